@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+_BY_TYPE = ("nodes", "train_rows", "hidden", "embedded", "features", "learnable")
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -102,6 +104,8 @@ class Batch:
     """Text type -> token ids of nodes[type], where the LM runs."""
     train_rows: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> int64, positions that gradients reach; all others run forward only."""
+    hidden: Mapping[str, Tensor] = field(default_factory=dict)
+    """Text type -> int64 T: labels of the tokens that mlm hid in `tokens`; -100 for the others."""
     embedded: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> float N x D, text embeddings computed before (frozen LM); instead of tokens."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
@@ -110,12 +114,16 @@ class Batch:
     """Type -> float32 N x D, rows of the learnable embeddings; may require gradients."""
     links: Mapping[str, LinkTargets] = field(default_factory=dict)
     """Relation -> true edges and negatives."""
+    key: int = 0
+    """Names stage and batch; seeds dropout and the tokens that mlm hides."""
     stats: Mapping[str, float] = field(default_factory=dict)
     """Costs of making it: remote rows, seconds and the like."""
 
     @property
-    def targets(self) -> int:
-        return sum(t.head.numel() for t in self.links.values())
+    def terms(self) -> int:
+        """Terms that the batch's loss is the sum of: true edges, or hidden tokens."""
+        hidden = sum(int((labels >= 0).sum()) for labels in self.hidden.values())
+        return hidden + sum(t.head.numel() for t in self.links.values())
 
     def to(self, device: torch.device) -> Batch:
         """A copy on a device."""
@@ -124,9 +132,9 @@ class Batch:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; the structure goes into its metadata."""
         tensors, structure = _flatten(self)
-        save_file(
-            {k: v.detach().contiguous() for k, v in tensors.items()}, str(path), {"structure": structure}
-        )
+        # Copies, because safetensors refuses tensors that share memory.
+        copies = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        save_file(copies, str(path), {"structure": structure})
 
     @classmethod
     def load(cls, path: str | Path) -> Batch:
@@ -137,7 +145,7 @@ class Batch:
 
 def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
     tensors: dict[str, Tensor] = {}
-    for kind in ("nodes", "train_rows", "embedded", "features", "learnable"):
+    for kind in _BY_TYPE:
         tensors.update({f"{kind}|{name}": value for name, value in getattr(batch, kind).items()})
     for name, ragged in batch.tokens.items():
         tensors[f"tokens|{name}|values"] = ragged.values
@@ -151,6 +159,7 @@ def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
             tensors[f"links|{name}|{part}"] = getattr(link, part)
     structure = {
         "layers": [[dict(layer.sources), dict(layer.destinations)] for layer in batch.layers],
+        "key": batch.key,
         "stats": dict(batch.stats),
     }
     return tensors, json.dumps(structure)
@@ -158,9 +167,7 @@ def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
 
 def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.device) -> Batch:
     raw = json.loads(structure)
-    plain: dict[str, dict[str, Tensor]] = {
-        kind: {} for kind in ("nodes", "train_rows", "embedded", "features", "learnable")
-    }
+    plain: dict[str, dict[str, Tensor]] = {kind: {} for kind in _BY_TYPE}
     tokens: dict[str, dict[str, Tensor]] = {}
     edges: list[dict[str, dict[str, Tensor]]] = [{} for _ in raw["layers"]]
     links: dict[str, dict[str, Tensor]] = {}
@@ -182,6 +189,7 @@ def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.dev
         ),
         tokens={name: Ragged(**parts) for name, parts in tokens.items()},
         links={name: LinkTargets(**parts) for name, parts in links.items()},
+        key=raw["key"],
         stats=raw["stats"],
         **plain,  # type: ignore[arg-type]
     )

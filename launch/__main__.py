@@ -1,0 +1,197 @@
+"""`lmgnn`: one command for everything. Parses and hands on; the work is elsewhere.
+
+`run`, `plan`, `status` and `stop` are done here. The commands of the packages `partition` and
+`pipeline` are handed on by runpy, so that launch imports neither of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from partition.errors import LMGNNError, UsageError
+
+OWN = ("run", "plan", "status", "stop")
+HANDED_ON = {
+    "partition": ("partition", "build, list, show and verify partitioned graphs"),
+    "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan on a partition"),
+    "baselines": ("pipeline", "classical models on the same task, for comparison"),
+    "report": ("pipeline", "write a run's report.html again"),
+    "eval": ("pipeline", "evaluate a trained model"),
+    "embed": ("pipeline", "write embeddings of all nodes"),
+    "predict": ("pipeline", "score pairs of nodes"),
+    "bench": ("pipeline", "measure this machine"),
+    "doctor": ("pipeline", "versions, devices and where the code comes from"),
+}
+INTRODUCTION = """\
+Train a language model and a graph neural network together on a graph whose nodes have text.
+
+  lmgnn                                  the default job: one graph, all stages, a report
+  lmgnn run --config my.toml             a job of your own
+  lmgnn plan --config my.toml            what it would start, compute and need
+  lmgnn run --config my.toml --nodes 2 --trainers-per-node 2
+  lmgnn run --run-dir latest             go on with the last run where it stopped
+  lmgnn status                           how the last run is doing
+  lmgnn stop latest                      save a checkpoint and end
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code; errors are one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] and arguments[0] in HANDED_ON:
+        return _hand_on(arguments)
+    if not arguments or (arguments[0] not in OWN and arguments[0] not in ("-h", "--help")):
+        if arguments and not arguments[0].startswith("-"):
+            known = ", ".join([*OWN, *HANDED_ON])
+            return _fail(UsageError(f"unknown command {arguments[0]!r}", hint=f"known: {known}"))
+        arguments = ["run", *arguments]
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.act(options, arguments))
+    except LMGNNError as error:
+        return _fail(error)
+
+
+def _fail(error: LMGNNError) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return error.exit_code
+
+
+def _hand_on(arguments: list[str]) -> int:
+    command = arguments[0]
+    package = HANDED_ON[command][0]
+    rest = arguments[1:] if package == command else arguments
+    sys.argv = [f"lmgnn {command}", *rest]
+    try:
+        runpy.run_module(package, run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        if leaving.code is None:
+            return 0
+        if isinstance(leaving.code, int):
+            return leaving.code
+        sys.stderr.write(f"{leaving.code}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    others = "".join(f"  {name:10} {text}\n" for name, (_, text) in HANDED_ON.items())
+    parser = argparse.ArgumentParser(
+        prog="lmgnn",
+        description=INTRODUCTION,
+        epilog=f"further commands, each with its own --help:\n{others}\n"
+        "exit codes: 0 done, 2 usage, 3 data, 5 locked, 10 a process failed, 11 hang, 12 something is "
+        "missing,\n13 store, 14 disk full, 70 our bug, 130 Ctrl-C, 143 terminated",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (("run", "run a job from graph to report"), ("plan", "show what `run` would do")):
+        command = _command(commands, name, text, f"lmgnn {name} --config my.toml --set engine.zero=1")
+        _add_run_flags(command)
+        command.set_defaults(act=_run, dry_run=name == "plan")
+        if name == "run":
+            command.add_argument("--dry-run", action="store_true", help="the same as `lmgnn plan`")
+    status = _command(commands, "status", "how a run is doing", "lmgnn status latest")
+    status.add_argument("run", nargs="?", default="latest", help="folder, name under runs/, or latest")
+    status.add_argument("--json", action="store_true", help="for programs")
+    status.set_defaults(act=_status)
+    stop = _command(commands, "stop", "save a checkpoint and end a run", "lmgnn stop latest")
+    stop.add_argument("run", help="folder, name under runs/, or latest")
+    stop.add_argument("--now", action="store_true", help="do not wait for the checkpoint")
+    stop.set_defaults(act=_stop)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    from launch.runs import DEFAULT_PLAN
+
+    add = parser.add_argument
+    add("--config", default=str(DEFAULT_PLAN), metavar="FILE", help="the plan, a TOML file")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="change the plan, e.g. --set stages.joint.epochs=2 (may be repeated)")  # fmt: skip
+    add("--nodes", type=int, default=1, metavar="N",
+        help="hosts; more than one are simulated on this machine, with networks of their own")  # fmt: skip
+    add("--trainers-per-node", type=int, metavar="T", help="processes that train; unset: one per GPU, or 2")
+    add("--servers-per-node", type=int, default=1, metavar="S", help="processes that serve the graph")
+    add("--run-dir", default="", metavar="FOLDER",
+        help="where results go; unset: runs/TIME-NAME. A run's folder, or `latest`, goes on")  # fmt: skip
+    add("--name", default="", help="name of the new run folder; unset: the plan's")
+    add("--resume", choices=("auto", "never"), default="auto", help="from the newest good checkpoint, or not")
+    add("--max-restarts", type=int, default=0, metavar="R",
+        help="start the whole job again after a failure, so many times")  # fmt: skip
+    add("--hang-timeout", type=_duration, default="15m", metavar="TIME",
+        help="without a sign of life for so long, the job is ended (90, 90s, 15m, 2h)")  # fmt: skip
+    add("--json", action="store_true", help="one JSON object on stdout at the end, all else on stderr")
+
+
+def _duration(text: str) -> float:
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
+    try:
+        seconds = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a time such as 90s, 15m or 2h")
+    return seconds
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    from launch import run, runs
+
+    wanted = run.RunOptions(
+        config=Path(options.config),
+        overrides=options.overrides,
+        nodes=options.nodes,
+        trainers_per_host=options.trainers_per_node,
+        servers_per_host=options.servers_per_node,
+        run_dir=options.run_dir,
+        name=options.name,
+        resume=options.resume,
+        max_restarts=options.max_restarts,
+        hang_timeout_s=options.hang_timeout,
+        json=options.json,
+        command=runs.command_line(arguments),
+    )
+    return run.dry_run(wanted) if options.dry_run else run.run(wanted)
+
+
+def _status(options: argparse.Namespace, _: list[str]) -> int:
+    from launch import runs, status
+    from launch.console import Console
+
+    found = status.read_status(runs.find(options.run))
+    if options.json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        status.show_status(found, Console(sys.stdout))
+    return 0
+
+
+def _stop(options: argparse.Namespace, _: list[str]) -> int:
+    from launch import runs, status
+
+    path = runs.find(options.run)
+    stopped = status.stop(path, now=options.now)
+    sys.stdout.write(f"{path} {'stopped' if stopped else 'was not running'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""`lmgnn status` and `lmgnn stop`: read a run's files, or ask its supervisor to end. Starts nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from launch import runs
+from launch.console import Console
+from launch.outcome import class_of
+from launch.supervisor import KILL_GRACE_S, SAVE_GRACE_S
+from partition.errors import HangError
+
+POLL_S = 0.1
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """All that the files of a run say; works when everything is dead."""
+    alive = runs.is_alive(path)
+    state = _read(path / "state.json")
+    outcome = _read(path / "outcome.json")
+    processes = []
+    for row in state.get("processes", []):
+        beat = _read(Path(row["heartbeat"])) if row["heartbeat"] else {}
+        with contextlib.suppress(OSError):
+            row["heartbeat_age_s"] = round(time.time() - Path(row["heartbeat"]).stat().st_mtime, 1)
+        processes.append({**row, "beat": beat or row["beat"], "alive": alive and row["returncode"] is None})
+    return {
+        "run": str(path),
+        "running": alive,
+        "attempt": state.get("attempt", 0),
+        "outcome": {} if alive else outcome,
+        "processes": processes,
+    }
+
+
+def show_status(status: dict[str, Any], console: Console) -> None:
+    outcome = status["outcome"]
+    if status["running"]:
+        verdict = f"running, attempt {status['attempt']}"
+    elif outcome:
+        verdict = f"{class_of(outcome['exit_code'])}: {outcome['message']} ({outcome['seconds']:.0f} s)"
+    else:
+        verdict = "ended without an outcome: its supervisor was killed"
+    rows = []
+    for row in status["processes"]:
+        beat = row["beat"]
+        age = row.get("heartbeat_age_s")
+        state = row["state"] if row["alive"] or row["returncode"] is not None else "gone"
+        rows.append(
+            [
+                row["host"],
+                row["role"],
+                str(row["rank"]),
+                str(row["pid"]),
+                state,
+                str(beat.get("stage", "")),
+                str(beat.get("step", "")),
+                f"{age:.0f} s" if age is not None else "",
+            ]
+        )
+    columns = ("host", "role", ">rank", ">pid", "state", "stage", ">step", ">last sign of life")
+    console.table(f"{status['run']}: {verdict}", columns, rows)
+
+
+def stop(path: Path, *, now: bool) -> bool:
+    """Ask the run's supervisor to end, as Ctrl-C does (`now`: as two); False if none was running.
+
+    Returns when it is gone; HangError when it is not in time.
+    """
+    if not runs.is_alive(path):
+        return False
+    pid = int((path / ".lock").read_text())
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + (KILL_GRACE_S if now else SAVE_GRACE_S) + 30
+    asked = time.monotonic()
+    while runs.is_alive(path):
+        if now and time.monotonic() > asked + 10 * POLL_S:  # signals sent at once would count as one
+            os.kill(pid, signal.SIGTERM)
+            now = False
+        if time.monotonic() > deadline:
+            raise HangError(f"supervisor {pid} of {path} does not end", hint=f"kill -9 {pid}: all of it ends")
+        time.sleep(POLL_S)
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return raw if isinstance(raw, dict) else {}

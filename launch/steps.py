@@ -1,0 +1,91 @@
+"""The steps around a job: build the graph, partition it, estimate, baselines, report.
+
+Each is one child process on the head, run under an agent of its own, so that it ends with the
+supervisor like everything else. Knows the command lines of `python -m partition` and `python -m
+pipeline`; imports neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from launch.backends import LocalBackend
+from launch.cluster import ClusterSpec, local_cluster
+from launch.console import Console
+from launch.outcome import JobFailed
+from launch.plan import Paths, step_spec
+from launch.supervisor import Supervisor
+from launch.watch import Interrupts
+from pipeline.config import TrainPlan
+
+
+class Steps:
+    """Runs steps one after the other; their logs are numbered in `logs`."""
+
+    def __init__(self, supervisor: Supervisor, paths: Paths, logs: Path) -> None:
+        self._supervisor = supervisor
+        self._paths = paths
+        self._logs = logs
+
+    def run(self, name: str, *argv: str) -> str:
+        """Run `python -P ARGV` to its end; what it wrote to stdout. JobFailed when it fails."""
+        number = len(list(self._logs.glob("*.log")))
+        spec = step_spec(self._paths, name, argv, rank=number, log_folder=str(self._logs))
+        self._supervisor.run_step(spec)
+        return Path(spec.output).read_text()
+
+
+@contextlib.contextmanager
+def on_the_head(paths: Paths, logs: Path, console: Console, interrupts: Interrupts) -> Iterator[Steps]:
+    """An agent for steps, ended with the block."""
+    logs.mkdir(parents=True, exist_ok=True)
+    head = local_cluster(nodes=1, trainers_per_host=1, servers_per_host=1)
+    backend = LocalBackend()
+    try:
+        links = backend.start(head, run_id="", paths=paths, logs=logs / "agent")
+        supervisor = Supervisor(links, head, console=console, interrupts=interrupts, hang_timeout_s=0)
+        yield Steps(supervisor, paths, logs)
+    finally:
+        backend.close()
+
+
+def prepare(steps: Steps, plan: TrainPlan, cluster: ClusterSpec, console: Console) -> Path:
+    """Build the graph folder if the plan says how, then the partition; the partition's folder."""
+    if plan.graph.builder:
+        console.say(f"building the graph {plan.graph.path}")
+        steps.run("graph", plan.graph.builder, plan.graph.path)
+    console.say(f"partitioning for {len(cluster.hosts)} host(s) x {cluster.trainers_per_host} trainer(s)")
+    output = steps.run("partition", *partition_arguments(plan, cluster))
+    answer = last_json(output)
+    if "path" not in answer:
+        raise JobFailed("`partition build` named no partition", 70)
+    console.say(f"partition {answer['path']} ({'found' if answer.get('found') else 'built'})")
+    return Path(answer["path"])
+
+
+def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...]:
+    """The command line of `partition build` for a plan on a cluster."""
+    cut = plan.partition
+    arguments = ["-m", "partition", "build", plan.graph.path, "--store", cut.store]
+    arguments += ["--hosts", str(len(cluster.hosts)), "--trainers", str(cluster.trainers_per_host)]
+    arguments += ["--method", cut.method, "--cluster-size", str(cut.cluster_size), "--seed", str(cut.seed)]
+    arguments += ["--keep-eval-edges"] if cut.keep_eval_edges else []
+    arguments += ["--reverse" if cut.reverse else "--no-reverse"]
+    for relation in plan.graph.relations:
+        arguments += ["--relations", relation]
+    arguments += ["--tokenizer", plan.model.lm, "--max-length", str(plan.model.max_length), "--json"]
+    return tuple(arguments)
+
+
+def last_json(output: str) -> dict[str, Any]:
+    """The JSON object on the last line of a step's stdout; empty when there is none."""
+    lines = output.strip().splitlines()
+    with contextlib.suppress(ValueError, IndexError):
+        answer = json.loads(lines[-1])
+        if isinstance(answer, dict):
+            return answer
+    return {}

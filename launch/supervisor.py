@@ -1,0 +1,294 @@
+"""Watches the processes of one attempt through the agents: first failure, hang or wish ends all.
+
+Owns the state of every process and the decision that an attempt is over. Never starts a process
+itself (agents do) and never decides what comes after an attempt (launch.run does).
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from launch.backends import AgentLink
+from launch.cluster import ClusterSpec
+from launch.console import Console
+from launch.outcome import (
+    FirstFailed,
+    Interrupted,
+    JobFailed,
+    exit_code_of,
+    reading_of,
+    shell_code,
+)
+from launch.plan import HostPorts, ProcessSpec
+from launch.protocol import Order, Report
+from launch.watch import Interrupts, Watched
+
+TICK_S = 0.2
+HOST_SILENT_S = 30.0
+"""Agents speak every second; one that is silent for so long is lost."""
+AGENT_START_S = 60.0
+SAVE_GRACE_S = 60.0
+"""Time for trainers to save a checkpoint and leave after the first Ctrl-C."""
+SERVERS_LEAVE_S = 30.0
+"""Servers leave by themselves once all trainers said goodbye; later they are ended."""
+KILL_GRACE_S = 2.0
+DUMP_S = 1.0
+"""Time for the stacks to be written before a hung job is killed."""
+
+
+class Supervisor:
+    """Runs groups of processes over the agents of a cluster; every wait notices every failure."""
+
+    def __init__(
+        self,
+        links: Sequence[AgentLink],
+        cluster: ClusterSpec,
+        *,
+        console: Console,
+        interrupts: Interrupts,
+        hang_timeout_s: float,
+        on_change: Callable[[Sequence[Watched]], None] = lambda _: None,
+    ) -> None:
+        self._links = links
+        self._cluster = cluster
+        self._console = console
+        self._interrupts = interrupts
+        self._hang_s = hang_timeout_s
+        self._on_change = on_change
+        self._watched: dict[str, Watched] = {}
+        self._heard = dict.fromkeys(range(len(links)), time.monotonic())
+        self._greeted: set[int] = set()
+        self._ports: dict[int, HostPorts] = {}
+        self._host_peaks: dict[int, int] = {}
+        self._stopped: set[int] = set()
+        self._over = False
+        self._leaving_until = 0.0
+        self._failed: JobFailed | None = None
+        self._selector = selectors.DefaultSelector()
+        for link in links:
+            self._selector.register(link, selectors.EVENT_READ)
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(self._host_peaks.values())
+
+    def hold_ports(self, servers_per_host: int) -> tuple[HostPorts, ...]:
+        """Wait for every agent, then let each reserve its ports."""
+        self._wait_until(lambda: len(self._greeted) == len(self._links), AGENT_START_S, self._not_greeted)
+        for link in self._links:
+            link.send(Order("hold", servers=servers_per_host))
+        self._wait_until(lambda: len(self._ports) == len(self._links), AGENT_START_S, self._not_greeted)
+        return tuple(self._ports[index] for index in range(len(self._links)))
+
+    def run_step(self, spec: ProcessSpec) -> None:
+        """Run one process to its end; JobFailed when that is no success."""
+        self._start([spec])
+        while self._watched[spec.name].state != "done":
+            self._turn()
+            if self._interrupts.count:
+                raise Interrupted(self._interrupts.code)
+
+    def run_job(self, servers: Sequence[ProcessSpec], trainers: Sequence[ProcessSpec]) -> None:
+        """Servers, then (all of them ready) trainers, until all trainers are done."""
+        self._start(servers)
+        names = [s.name for s in servers]
+        self._wait_until(
+            lambda: all(self._watched[n].state in ("ready", "done") for n in names),
+            self._hang_s,
+            lambda: [n for n in names if self._watched[n].state not in ("ready", "done")],
+        )
+        self._console.say(f"{len(servers)} graph server(s) ready, starting {len(trainers)} trainer(s)")
+        self._start(trainers)
+        names = [s.name for s in trainers]
+        while not self._ended(names):
+            self._turn()
+            self._ask_to_leave()
+            self._look_for_hangs(names)
+        if self._interrupts.count:
+            raise Interrupted(self._interrupts.code)
+        self._over = True
+        deadline = time.monotonic() + SERVERS_LEAVE_S
+        while not self._ended([s.name for s in servers]) and time.monotonic() < deadline:
+            self._turn()
+            if self._interrupts.count > 1:
+                return
+
+    def stop(self) -> None:
+        """End what still runs, hard after a short grace; returns when all hosts say so."""
+        self._over = True
+        grace = 0.0 if self._interrupts.count > 1 else KILL_GRACE_S
+        for link in self._links:
+            link.send(Order("stop", grace_s=grace))
+        deadline = time.monotonic() + grace + 10
+        while time.monotonic() < deadline and not self._all_stopped():
+            self._turn()
+
+    def dump_stacks(self) -> None:
+        """Ask every process for its stacks (faulthandler writes them into the logs)."""
+        for link in self._links:
+            link.send(Order("signal", signal=signal.SIGUSR1))
+        deadline = time.monotonic() + DUMP_S
+        self._over = True
+        while time.monotonic() < deadline:
+            self._turn()
+
+    def _all_stopped(self) -> bool:
+        return all(link.lost or link.host in self._stopped for link in self._links)
+
+    def _ended(self, names: Sequence[str]) -> bool:
+        return all(self._watched[n].state in ("done", "failed") for n in names)
+
+    def _start(self, specs: Sequence[ProcessSpec]) -> None:
+        for spec in specs:
+            self._watched[spec.name] = Watched(spec, spoke=time.monotonic())
+            self._links[spec.host].send(Order("start", spec=spec))
+        self._changed()
+
+    def _wait_until(
+        self, condition: Callable[[], bool], limit_s: float, missing: Callable[[], Sequence[str]]
+    ) -> None:
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            self._turn()
+            if self._interrupts.count:
+                raise Interrupted(self._interrupts.code)
+            if time.monotonic() > deadline:
+                self._hung(missing(), f"not there after {limit_s:.0f} s")
+
+    def _not_greeted(self) -> list[str]:
+        return [self._cluster.hosts[k].name for k in range(len(self._links)) if k not in self._ports]
+
+    def _ask_to_leave(self) -> None:
+        """First wish: trainers save and leave. Second, or out of patience: Interrupted."""
+        if not self._interrupts.count:
+            return
+        if not self._leaving_until:
+            self._leaving_until = time.monotonic() + SAVE_GRACE_S
+            self._console.say(
+                f"stopping: trainers save a checkpoint and leave (up to {SAVE_GRACE_S:.0f} s); "
+                "once more = kill now"
+            )
+            for link in self._links:
+                link.send(Order("signal", signal=signal.SIGUSR2, role="trainer"))
+        if self._interrupts.count > 1 or time.monotonic() > self._leaving_until:
+            raise Interrupted(self._interrupts.code)
+
+    def _look_for_hangs(self, names: Sequence[str]) -> None:
+        limit = time.monotonic() - self._hang_s
+        silent = [
+            n for n in names if self._watched[n].spoke < limit and self._watched[n].state not in ("done",)
+        ]
+        if silent and not self._interrupts.count:
+            self._hung(silent, f"no sign of life for {self._hang_s:.0f} s")
+
+    def _hung(self, names: Sequence[str], what: str) -> None:
+        """Raise the failure of the longest silent process, with every process's stack in its log."""
+        first = min(names, key=lambda n: self._watched[n].spoke if n in self._watched else 0.0)
+        self._console.say(f"{', '.join(names)}: {what}; writing the stacks of all processes to the logs")
+        self.dump_stacks()
+        failed = None
+        if first in self._watched:
+            spec = self._watched[first].spec
+            failed = FirstFailed(
+                self._cluster.hosts[spec.host].name, spec.role, spec.rank, 0, f"hang: {what}", spec.log
+            )
+        raise JobFailed(f"{failed.name if failed else first}: {what}", 11, failed)
+
+    def _turn(self) -> None:
+        """Take what the agents reported; notice hosts that are gone. Raises the first failure, once."""
+        for key, _ in self._selector.select(TICK_S):
+            link = key.fileobj
+            assert isinstance(link, AgentLink)
+            reports = link.read()
+            if link.lost:
+                self._selector.unregister(link)
+                self._lost(link, "its agent ended")
+            for report in reports:
+                self._take(link, report)
+        now = time.monotonic()
+        for link in self._links:
+            if not link.lost and now - self._heard[link.host] > HOST_SILENT_S:
+                link.lost = True
+                self._selector.unregister(link)
+                self._lost(link, f"its agent was silent for {HOST_SILENT_S:.0f} s")
+        if self._failed and not self._over:
+            self._over = True
+            raise self._failed
+
+    def _lost(self, link: AgentLink, what: str) -> None:
+        if self._over:
+            return
+        host = self._cluster.hosts[link.host].name
+        tail = link.log.read_text(errors="replace")[-2000:] if link.log.exists() else ""
+        failed = FirstFailed(host, "agent", link.host, 0, f"host lost: {what}", str(link.log), tail)
+        code = 10 if link.host in self._greeted else 12
+        self._failed = self._failed or JobFailed(f"host {host} is lost: {what}", code, failed)
+
+    def _take(self, link: AgentLink, report: Report) -> None:
+        self._heard[link.host] = time.monotonic()
+        watched = self._watched.get(report.process)
+        if report.kind == "hello":
+            self._greeted.add(link.host)
+        elif report.kind == "alive":
+            self._host_peaks[link.host] = report.peak_bytes
+        elif report.kind == "ports":
+            self._ports[link.host] = HostPorts(report.server_port, report.master_port)
+        elif report.kind == "stopped":
+            self._stopped.add(link.host)
+        elif report.kind == "failed":
+            self._could_not_start(link, report)
+        elif watched:
+            self._take_of_process(watched, report)
+
+    def _take_of_process(self, watched: Watched, report: Report) -> None:
+        spec = watched.spec
+        if report.kind == "started":
+            watched.state, watched.pid = "running", report.pid
+        elif report.kind == "ready":
+            watched.state = "ready"
+        elif report.kind == "heartbeat":
+            watched.beat, watched.spoke = dict(report.beat), time.monotonic()
+        elif report.kind == "line":
+            self._show(spec, report)
+        elif report.kind == "exit":
+            watched.state = "failed" if report.code else "done"
+            watched.returncode = shell_code(report.code)
+            watched.peak_bytes, watched.seconds = report.peak_bytes, report.seconds
+            if report.code and not self._over and not self._interrupts.count:
+                self._failed = self._failed or self._failure(spec, report)
+        if report.kind in ("started", "ready", "exit"):
+            self._changed()
+
+    def _show(self, spec: ProcessSpec, report: Report) -> None:
+        if report.level == "progress":
+            self._console.progress(report.text)
+        elif report.level == "warning":
+            name = f"{spec.role} {spec.rank} @ {self._cluster.hosts[spec.host].name}"
+            self._console.warning(name, report.text)
+        else:
+            self._console.plain(report.text)
+
+    def _failure(self, spec: ProcessSpec, report: Report) -> JobFailed:
+        failed = FirstFailed(
+            host=self._cluster.hosts[spec.host].name,
+            role=spec.role,
+            rank=spec.rank,
+            returncode=shell_code(report.code),
+            reading=reading_of(report.code),
+            log=spec.log,
+            tail=report.text,
+        )
+        return JobFailed(f"{failed.name} failed: {failed.reading}", exit_code_of(report.code), failed)
+
+    def _could_not_start(self, link: AgentLink, report: Report) -> None:
+        if self._over:
+            return
+        host = self._cluster.hosts[link.host].name
+        failed = FirstFailed(host, "agent", link.host, 0, report.text, str(link.log))
+        self._failed = self._failed or JobFailed(f"host {host}: {report.text}", report.code, failed)
+
+    def _changed(self) -> None:
+        self._on_change(list(self._watched.values()))

@@ -1,0 +1,66 @@
+"""What the supervisor knows of each process, and who asked it to stop. Data; no decisions."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launch.cluster import ClusterSpec
+from launch.outcome import write_atomically
+from launch.plan import ProcessSpec
+
+
+class Interrupts:
+    """Counts the wishes to stop (SIGINT, SIGTERM, SIGHUP); `code` is the first one's exit code."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.code = 0
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: object) -> None:
+        self.count += 1
+        self.code = self.code or (130 if number == signal.SIGINT else 143)
+
+
+@dataclass
+class Watched:
+    """One process as the supervisor sees it."""
+
+    spec: ProcessSpec
+    state: str = "starting"
+    """starting, running, ready, done or failed."""
+    pid: int = 0
+    """As its host numbers it."""
+    returncode: int | None = None
+    peak_bytes: int = 0
+    seconds: float = 0.0
+    beat: dict[str, Any] = field(default_factory=dict)
+    spoke: float = 0.0
+    """Monotonic time of the last sign of life."""
+
+
+def write_state(
+    path: Path, watched: Sequence[Watched], cluster: ClusterSpec, *, attempt: int, phase: str
+) -> None:
+    """The table of processes that `lmgnn status` reads."""
+    rows = [
+        {
+            **{k: v for k, v in asdict(w).items() if k not in ("spec", "spoke")},
+            "name": w.spec.name,
+            "role": w.spec.role,
+            "host": cluster.hosts[w.spec.host].name,
+            "rank": w.spec.rank,
+            "log": w.spec.log,
+            "heartbeat": w.spec.heartbeat,
+        }
+        for w in watched
+    ]
+    write_atomically(path, json.dumps({"attempt": attempt, "phase": phase, "processes": rows}, indent=1))

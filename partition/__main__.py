@@ -1,0 +1,185 @@
+"""`python -m partition build | ls | show | verify`: flags in, one JSON line or a table out.
+
+Owns the command line and its exit codes. Never does any work of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from partition.build import BuildOptions, find_or_build
+from partition.errors import LMGNNError
+from partition.manifest import PartitionManifest
+from partition.store import finished, verify
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is that of the error's class."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except LMGNNError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lmgnn partition", description="Cut a graph into parts and keep them."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    build = commands.add_parser(
+        "build",
+        help="cut a graph, or find it cut already",
+        description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
+        epilog="example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store store",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
+    build.add_argument("--store", required=True, help="folder that keeps finished partitions")
+    _add_options(build)
+    build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    build.set_defaults(run=_build)
+
+    ls = commands.add_parser("ls", help="list the partitions of a store")
+    ls.add_argument("--store", required=True, help="folder that keeps finished partitions")
+    ls.add_argument("--json", action="store_true", help="print one line of JSON")
+    ls.set_defaults(run=_ls)
+
+    show = commands.add_parser("show", help="tell what a partition holds")
+    show.add_argument("path", metavar="PATH", help="folder of a partition")
+    show.add_argument("--json", action="store_true", help="print its manifest")
+    show.set_defaults(run=_show)
+
+    check = commands.add_parser("verify", help="check every file of a partition against its checksum")
+    check.add_argument("path", metavar="PATH", help="folder of a partition")
+    check.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    check.set_defaults(run=_verify)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    defaults = {field.name: field.default for field in fields(BuildOptions)}
+
+    def number(name: str, text: str) -> None:
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=defaults[name], metavar="N", help=text)
+
+    number("hosts", "graph servers, one part of the graph each")
+    number("trainers", "trainers of a host")
+    number("cluster_size", "nodes of a cluster, the smallest unit")
+    number("seed", "another seed gives another cut")
+    number("max_length", "tokens kept of a text, special ones included")
+    parser.add_argument("--method", default=defaults["method"], help="metis or random")
+    parser.add_argument(
+        "--tokenizer", default="", help="model whose tokenizer to use; none = leave texts out"
+    )
+    parser.add_argument(
+        "--keep-eval-edges",
+        action=argparse.BooleanOptionalAction,
+        default=defaults["keep_eval_edges"],
+        help="leave validation and test edges in the stored graph",
+    )
+    parser.add_argument(
+        "--reverse",
+        action=argparse.BooleanOptionalAction,
+        default=defaults["reverse"],
+        help="store relations turned round as well",
+    )
+    parser.add_argument(
+        "--relations", action="append", default=[], metavar="NAME", help="load this relation only; repeat it"
+    )
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    values = {field.name: getattr(arguments, field.name) for field in fields(BuildOptions)}
+    options = BuildOptions(**{**values, "relations": tuple(arguments.relations)})
+    start = time.monotonic()
+    result = find_or_build(arguments.folder, options, store=arguments.store, say=_say)
+    seconds = round(time.monotonic() - start, 2)
+    if arguments.json:
+        line = {"id": result.id, "path": str(result.path), "seconds": seconds, "found": result.found}
+        _out(json.dumps(line))
+    else:
+        _out(f"{result.path}  ({'found' if result.found else 'built'} in {seconds} s)")
+    return 0
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    manifests = finished(Path(arguments.store))
+    if arguments.json:
+        _out(json.dumps([{"id": m.id, "path": str(Path(arguments.store) / m.id)} for m in manifests]))
+        return 0
+    for manifest in manifests:
+        nodes = sum(t.count for t in manifest.node_types)
+        edges = sum(r.count for r in manifest.relations)
+        parts = f"{manifest.hosts} hosts x {manifest.trainers} trainers"
+        _out(f"{manifest.id}  {parts}  {nodes:,} nodes  {edges:,} edges  {_megabytes(manifest):,.1f} MB")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    manifest = PartitionManifest.load(arguments.path)
+    if arguments.json:
+        _out(json.dumps(json.loads(manifest.to_json())))
+        return 0
+    cut, balance = manifest.stats["cut"], manifest.stats["balance"]["parts"]
+    _out(f"partition {manifest.id}: {manifest.hosts} hosts x {manifest.trainers} trainers, ", end="")
+    _out(f"{sum(manifest.clusters)} clusters, {len(manifest.files)} files, {_megabytes(manifest):,.1f} MB")
+    _out(f"edges cut: {cut['hosts']:.1%} between hosts, {cut['parts']:.1%} between parts")
+    for name, values in balance.items():
+        _out(f"{name} by part: {', '.join(f'{value:,}' for value in values)}")
+    for node_type in manifest.node_types:
+        text = f", {node_type.tokens:,} tokens" if node_type.text else ""
+        width = f", {node_type.feature_width} features" if node_type.feature_width else ""
+        _out(f"node type {node_type.name}: {node_type.count:,}{text}{width}{_targets(node_type.targets)}")
+    for relation in manifest.relations:
+        kind = f" (turns round {relation.reverse})" if relation.is_reverse else _targets(relation.targets)
+        ends = f"{relation.source} -> {relation.destination}"
+        _out(f"relation {relation.name}: {ends}, {relation.count:,} edges{kind}")
+    for name, count in manifest.stats["leaks"].items():
+        _out(f"warning: {count:,} validation or test edges of {name} are also edges that messages may use")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    manifest = verify(arguments.path)
+    if arguments.json:
+        _out(
+            json.dumps({"id": manifest.id, "path": arguments.path, "files": len(manifest.files), "ok": True})
+        )
+    else:
+        _out(f"partition {manifest.id}: all {len(manifest.files)} files are as written")
+    return 0
+
+
+def _targets(targets: object) -> str:
+    counts = dict(targets) if isinstance(targets, dict) else {}
+    words = [f"{count:,} {split}" for split, count in counts.items() if count]
+    return f", targets: {', '.join(words)}" if words else ""
+
+
+def _megabytes(manifest: PartitionManifest) -> float:
+    return sum(info.size for info in manifest.files.values()) / 1e6
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _out(line: str, *, end: str = "\n") -> None:
+    sys.stdout.write(line + end)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

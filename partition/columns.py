@@ -1,0 +1,276 @@
+"""Columns of the tables -> checked numpy and Arrow arrays; every complaint names file, row and column.
+
+Owns what counts as an id, a text, a label, a split and a feature. Never opens a file.
+Shape letters: N rows, F width of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from partition.errors import DataError
+from partition.manifest import SPLITS
+
+NO_SPLIT = -1
+"""Split of a row that is no target (for an edge: messages only)."""
+_SPLIT_CODES = {**{name: code for code, name in enumerate(SPLITS)}, "val": 1, "validation": 1}
+_MOST_CLASSES = 1_000_000
+"""More integer classes than this are ids in the wrong column."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one node type or relation, file by file."""
+
+    where: str
+    """Table of graph.toml, such as [nodes.package]."""
+    files: tuple[tuple[str, pa.Table], ...]
+    loose: bool = False
+    """From CSV: every column comes as text, and its meaning decides what it is."""
+
+    def __len__(self) -> int:
+        return sum(table.num_rows for _, table in self.files)
+
+    def fail(self, row: int, column: str, problem: str, *, hint: str = "") -> NoReturn:
+        """Raise DataError for one cell; rows count from 0 within their file."""
+        for name, table in self.files:
+            if row < table.num_rows:
+                raise DataError(
+                    f"{name}, row {row} (counting from 0), column {column!r}: {problem}", hint=hint
+                )
+            row -= table.num_rows
+        raise IndexError(row)
+
+    def fail_column(self, column: str, problem: str, *, hint: str = "") -> NoReturn:
+        """Raise DataError for a whole column."""
+        names = ", ".join(name for name, _ in self.files[:3])
+        raise DataError(f"{names} {self.where}, column {column!r}: {problem}", hint=hint)
+
+    def column(self, name: str) -> pa.Array:
+        """One column over all files: int64, large_string (valid UTF-8), or whatever else it is."""
+        arrays, first = [], 0
+        for _, table in self.files:
+            arrays.append(self._plain(table[name].combine_chunks(), name, first))
+            first += table.num_rows
+        kinds = {str(array.type): array.type for array in arrays if array.type != pa.null()}
+        if len(kinds) > 1:
+            self.fail_column(name, f"its files disagree about its type: {', '.join(kinds)}")
+        kind = next(iter(kinds.values()), pa.null())
+        return pa.concat_arrays([array.cast(kind) for array in arrays])
+
+    def _plain(self, array: Any, name: str, first: int) -> pa.Array:
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+        if pa.types.is_dictionary(array.type):
+            array = array.cast(array.type.value_type)
+        if pa.types.is_integer(array.type):
+            try:
+                return array.cast(pa.int64())
+            except pa.ArrowInvalid:
+                self.fail_column(name, "a number does not fit into 64 signed bits")
+        if _is_text(array.type) or pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+            try:
+                return array.cast(pa.large_binary()).cast(pa.large_string())
+            except pa.ArrowInvalid:
+                self.fail(first + _first_bad_utf8(array.cast(pa.large_binary())), name, "not valid UTF-8")
+        return array
+
+
+def read_ids(rows: Rows, column: str) -> pa.Array:
+    """Ids of a node table, int64 or large_string; DataError for a null, a duplicate, another type."""
+    ids = rows.column(column)
+    if ids.null_count:
+        rows.fail(_first(pc.is_null(ids)), column, "the node has no id")
+    if rows.loose:
+        ids = _integers(ids)
+    if len(ids) == 0:
+        return ids.cast(pa.int64()) if ids.type == pa.null() else ids
+    if not (ids.type == pa.int64() or _is_text(ids.type)):
+        rows.fail_column(column, f"an id is an integer or a string, not {ids.type}")
+    codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    if int(codes.max()) + 1 < len(codes):
+        _, firsts = np.unique(codes, return_index=True)
+        repeated = np.ones(len(codes), dtype=bool)
+        repeated[firsts] = False
+        row = int(np.argmax(repeated))
+        rows.fail(row, column, f"the id {ids[row].as_py()!r} occurs twice")
+    return ids
+
+
+def read_endpoints(rows: Rows, column: str, ids: pa.Array, node_type: str) -> np.ndarray:
+    """int64 N: rows of the node table that the ids in an edge table's column stand for."""
+    keys = rows.column(column)
+    if keys.null_count:
+        rows.fail(_first(pc.is_null(keys)), column, "the edge has no end here")
+    if len(keys) == 0:
+        return np.zeros(0, dtype=np.int64)
+    if keys.type != ids.type and rows.loose and ids.type == pa.int64():
+        wrong = pc.invert(pc.match_substring_regex(keys, r"^-?[0-9]{1,18}$"))
+        if pc.any(wrong).as_py():
+            row = _first(wrong)
+            rows.fail(row, column, f"{keys[row].as_py()!r} is no {node_type} id; those are integers")
+        keys = keys.cast(pa.int64())
+    if keys.type != ids.type and len(ids):
+        rows.fail_column(column, f"it has {keys.type} values, but the ids of {node_type!r} are {ids.type}")
+    found = pc.index_in(keys, value_set=ids) if len(ids) else pa.nulls(len(keys), pa.int32())
+    if found.null_count:
+        row = _first(pc.is_null(found))
+        rows.fail(row, column, f"no {node_type} node has the id {keys[row].as_py()!r} (dangling edge)")
+    return np.asarray(found, dtype=np.int64)
+
+
+def read_texts(rows: Rows, column: str) -> pa.Array:
+    """large_string N; a null counts as the empty text."""
+    texts = rows.column(column)
+    if texts.type == pa.null():
+        texts = texts.cast(pa.large_string())
+    if not _is_text(texts.type):
+        rows.fail_column(column, f"a text is a string, not {texts.type}")
+    return pc.fill_null(texts, "")
+
+
+def read_splits(rows: Rows, column: str, *, message: bool) -> np.ndarray:
+    """int8 N: 0 train, 1 valid, 2 test, -1 none; `message` allows that word (for edges)."""
+    names = rows.column(column)
+    if names.type == pa.null():
+        names = names.cast(pa.large_string())
+    if not _is_text(names.type):
+        rows.fail_column(column, f"a split is a string, not {names.type}")
+    codes = {**_SPLIT_CODES, **({"message": NO_SPLIT} if message else {})}
+    words = pa.array(list(codes), pa.large_string())
+    found = pc.index_in(names, value_set=words)
+    wrong = pc.and_(pc.is_null(found), pc.is_valid(names))
+    if pc.any(wrong).as_py():
+        row = _first(wrong)
+        allowed = ", ".join([*SPLITS, *(["message"] if message else [])])
+        rows.fail(row, column, f"{names[row].as_py()!r} is no split", hint=f"allowed: {allowed}, or nothing")
+    lookup = np.array([*codes.values(), NO_SPLIT], dtype=np.int8)
+    return np.asarray(lookup[np.asarray(pc.fill_null(found, len(codes)))])
+
+
+def read_labels(rows: Rows, column: str, classes: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(int32 N with -1 for no label, class names in label order)."""
+    labels = rows.column(column)
+    if rows.loose:
+        labels = _integers(labels)
+    if labels.type == pa.null() or labels.null_count == len(labels):
+        return np.full(len(labels), -1, dtype=np.int32), tuple(classes)
+    if labels.type == pa.int64():
+        return _integer_labels(rows, column, labels, classes)
+    if not _is_text(labels.type):
+        rows.fail_column(column, f"a label is an integer or a string, not {labels.type}")
+    names = tuple(classes) or tuple(sorted(pc.unique(labels.drop_null()).to_pylist()))
+    found = pc.index_in(labels, value_set=pa.array(names, pa.large_string()))
+    wrong = pc.and_(pc.is_null(found), pc.is_valid(labels))
+    if pc.any(wrong).as_py():
+        row = _first(wrong)
+        rows.fail(row, column, f"{labels[row].as_py()!r} is not one of the {len(names)} classes")
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32), names
+
+
+def read_features(rows: Rows, columns: Sequence[str]) -> np.ndarray:
+    """float32 N x F of numeric columns (scalars or lists of one length), side by side."""
+    parts = [_feature(rows, name) for name in columns]
+    values = np.concatenate(parts, axis=1) if parts else np.zeros((len(rows), 0))
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.all():
+        row, position = (int(i) for i in np.argwhere(~finite)[0])
+        owners = [name for name, part in zip(columns, parts, strict=True) for _ in range(part.shape[1])]
+        rows.fail(row, owners[position], "a feature is NaN, infinite or too large for float32")
+    return values
+
+
+def _feature(rows: Rows, column: str) -> np.ndarray:
+    array = rows.column(column)
+    if array.null_count:
+        rows.fail(_first(pc.is_null(array)), column, "a feature is empty", hint="fill it in before")
+    if len(array) == 0 and array.type == pa.null():
+        return np.zeros((0, 1))
+    width = 1
+    if pa.types.is_fixed_size_list(array.type):
+        width, array = array.type.list_size, array.flatten()
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+        width = int(lengths[0]) if len(lengths) else 1
+        if (lengths != width).any():
+            row = int(np.argmax(lengths != width))
+            rows.fail(row, column, f"a list of {lengths[row]} numbers; row 0 has {width}")
+        array = array.flatten()
+    if array.null_count:
+        rows.fail(_first(pc.is_null(array)) // width, column, "a feature is empty")
+    if _is_text(array.type) and rows.loose:
+        array = _numbers(rows, column, array)
+    numeric = pa.types.is_floating(array.type) or pa.types.is_integer(array.type)
+    if not (numeric or pa.types.is_boolean(array.type) or pa.types.is_decimal(array.type)):
+        rows.fail_column(column, f"a feature is a number or a list of numbers, not {array.type}")
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    numbers: np.ndarray = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(rows), width)
+
+
+def _numbers(rows: Rows, column: str, array: pa.Array) -> pa.Array:
+    try:
+        return array.cast(pa.float64())
+    except pa.ArrowInvalid:
+        for row, text in enumerate(array.to_pylist()):
+            try:
+                float(text)
+            except ValueError:
+                rows.fail(row, column, f"{text!r} is not a number")
+        raise
+
+
+def _integer_labels(
+    rows: Rows, column: str, labels: pa.Array, classes: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    limit = len(classes) if classes else _MOST_CLASSES
+    wrong = pc.fill_null(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, limit)), False)
+    if pc.any(wrong).as_py():
+        row = _first(wrong)
+        rows.fail(
+            row,
+            column,
+            f"the label {labels[row].as_py()} is out of range: 0 to {limit - 1}",
+            hint="leave the cell empty where there is no label",
+        )
+    values = pc.fill_null(labels, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return values, tuple(classes) or tuple(str(i) for i in range(int(values.max()) + 1))
+
+
+def _integers(array: pa.Array) -> pa.Array:
+    """Text from CSV as int64 if every cell is an integer as Python would print it, else as it is."""
+    if not _is_text(array.type):
+        return array
+    try:
+        numbers = array.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return array
+    same = pc.all(pc.equal(numbers.cast(pa.large_string()), array)).as_py()
+    return numbers if same in (True, None) else array
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _first(mask: Any) -> int:
+    """Row of the first true value."""
+    return int(np.argmax(mask.to_numpy(zero_copy_only=False)))
+
+
+def _first_bad_utf8(array: pa.Array) -> int:
+    for row, value in enumerate(array):
+        try:
+            (value.as_py() or b"").decode("utf-8")
+        except UnicodeDecodeError:
+            return row
+    raise IndexError("every value is valid UTF-8")

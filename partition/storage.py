@@ -1,0 +1,159 @@
+"""Where bytes come from and go to: inputs on any fsspec URL, results on a local disk, whole or not at all.
+
+Owns checksums, the lock file, the atomic publication of a folder, and how a full disk or a missing file is
+reported. Never looks into a table or a partition.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from partition.errors import DataError, DiskFullError, LMGNNError, StoreError
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One table file; `name` is its path relative to the graph's folder where it lies in it."""
+
+    fs: Any
+    path: str
+    name: str
+
+    def open(self) -> IO[bytes]:
+        """Open for reading; DataError if it is missing, StoreError if it cannot be reached."""
+        with reading(self.name):
+            return self.fs.open(self.path, "rb")  # type: ignore[no-any-return]
+
+    def sha256(self) -> str:
+        """Checksum of the content, 64 hex digits."""
+        with reading(self.name), self.fs.open(self.path, "rb") as stream:
+            return _digest(stream)
+
+
+@dataclass(frozen=True)
+class InputFolder:
+    """A folder on any fsspec URL."""
+
+    url: str
+
+    def file(self, path: str) -> InputFile:
+        """A file by a path relative to the folder, an absolute one, or a URL of its own."""
+        fs, root = self._root()
+        if "://" in path or path.startswith("/"):
+            fs, full = fsspec.core.url_to_fs(path)
+        else:
+            full = posixpath.join(root, path)
+        inside = full.startswith(root.rstrip("/") + "/")
+        return InputFile(fs, full, posixpath.relpath(full, root) if inside else full)
+
+    def files(self, paths: Sequence[str], *, where: str) -> list[InputFile]:
+        """All files that paths and globs name, in their order; DataError if one names nothing."""
+        found: list[InputFile] = []
+        for path in paths:
+            item = self.file(path)
+            if not any(c in path for c in "*?["):
+                found.append(item)
+                continue
+            with reading(path):
+                matches = sorted(item.fs.glob(item.path))
+            if not matches:
+                raise DataError(f"{where}: no file matches {path!r} in {self.url}")
+            prefix = self._root()[1].rstrip("/") + "/"
+            found += [InputFile(item.fs, str(m), str(m).removeprefix(prefix)) for m in matches]
+        return found
+
+    def _root(self) -> tuple[Any, str]:
+        fs, root = fsspec.core.url_to_fs(self.url)
+        return fs, str(root)
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Report a missing input as DataError and an unreachable one as StoreError."""
+    try:
+        yield
+    except LMGNNError:
+        raise
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{name}: no such file", hint="check the path in graph.toml") from None
+    except OSError as error:
+        raise StoreError(f"{name}: cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Report a disk that is full under `path` as DiskFullError and other trouble as StoreError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"{path}: no space left on the disk", hint="free some space or choose another store"
+            ) from error
+        raise StoreError(f"{path}: cannot be written: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a local file, 64 hex digits."""
+    with path.open("rb") as stream:
+        return _digest(stream)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is on the disk when this returns."""
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's list of names, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(folder: Path, final: Path) -> None:
+    """Give a finished folder its final name in one step; all files in it must be synced already."""
+    for inner, _, _ in os.walk(folder):
+        sync(Path(inner))
+    folder.rename(final)
+    sync(final.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a file lock; `waiting` is called once if somebody else has it. A dead holder frees it.
+
+    The file stays: to remove it would let two processes hold locks on two files of one name.
+    """
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()

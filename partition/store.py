@@ -1,0 +1,84 @@
+"""The folder of finished partitions: find by id, list, seal, verify.
+
+Owns what counts as finished (a manifest that lists every file with size and checksum, written last). Never
+builds anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from partition.errors import StoreError
+from partition.manifest import MANIFEST_NAME, FileInfo, PartitionManifest
+from partition.storage import sha256_of, sync, write_text
+
+CHECKSUM_NAME = "manifest.sha256"
+"""Holds the checksum of the manifest, which cannot hold its own."""
+
+
+def find(store: Path, part_id: str) -> Path | None:
+    """The folder of a finished partition, or None."""
+    folder = store / part_id
+    return folder if (folder / MANIFEST_NAME).is_file() else None
+
+
+def finished(store: Path) -> list[PartitionManifest]:
+    """Manifests of all finished partitions, by id; StoreError if there is no such store."""
+    if not store.is_dir():
+        raise StoreError(f"{store}: no such store", hint="build a partition into it first")
+    folders = sorted(folder for folder in store.iterdir() if (folder / MANIFEST_NAME).is_file())
+    return [PartitionManifest.load(folder) for folder in folders if "." not in folder.name]
+
+
+def seal(folder: Path, manifest: PartitionManifest) -> PartitionManifest:
+    """Sync and list every file of a folder, then write the manifest, last of all."""
+    files = {}
+    for path in _files(folder):
+        sync(path)
+        files[path.relative_to(folder).as_posix()] = FileInfo(path.stat().st_size, sha256_of(path))
+    sealed = replace(manifest, files=files)
+    draft = folder / f"{MANIFEST_NAME}.tmp"
+    write_text(draft, sealed.to_json())
+    write_text(folder / CHECKSUM_NAME, sha256_of(draft) + "\n")
+    draft.rename(folder / MANIFEST_NAME)
+    return sealed
+
+
+def verify(folder: str | Path) -> PartitionManifest:
+    """Check size and sha256 of every file; StoreError names the first bad one and what was expected."""
+    folder = Path(folder)
+    checksum = folder / CHECKSUM_NAME
+    if (folder / MANIFEST_NAME).is_file():
+        if not checksum.is_file():
+            raise StoreError(f"{checksum}: the file is missing", hint=_HINT)
+        expected = checksum.read_bytes().strip()
+        actual = sha256_of(folder / MANIFEST_NAME)
+        if expected != actual.encode():
+            raise StoreError(
+                f"{folder / MANIFEST_NAME}: sha256 is {actual}, expected {expected.decode(errors='replace')}",
+                hint=_HINT,
+            )
+    manifest = PartitionManifest.load(folder)
+    for name, info in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise StoreError(f"{path}: the file is missing", hint=_HINT)
+        size = path.stat().st_size
+        if size != info.size:
+            raise StoreError(f"{path}: {size} bytes, expected {info.size}", hint=_HINT)
+        actual = sha256_of(path)
+        if actual != info.sha256:
+            raise StoreError(f"{path}: sha256 is {actual}, expected {info.sha256}", hint=_HINT)
+    return manifest
+
+
+_HINT = "remove the folder and build the partition again"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for inner, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(inner) / name for name in sorted(names))

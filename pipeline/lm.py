@@ -1,0 +1,296 @@
+"""Text encoders: Hugging Face models that turn token lists into one vector per text.
+
+Owns loading, cutting to the first layers, pooling, forward-only encoding in sub-batches, the
+masked-LM head on shared weights, and saving in transformers' own format. Never tokenizes and never
+decides which texts get gradients. Shape letters: N texts, L tokens of the longest, T tokens over
+all texts, D width, K masked tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import logging as transformers_logging
+
+from partition.errors import StoreError, UsageError
+from partition.tokens import resolve_model
+from pipeline.batch import Ragged
+from pipeline.config import ModelPlan
+from pipeline.naming import module_key
+from pipeline.text import UNMASKED
+
+
+class TextEncoder(nn.Module):
+    """A transformer and a pooling: token lists -> one vector each."""
+
+    def __init__(self, base: Any, tokenizer: Any, *, pooling: str, source: str) -> None:
+        """`source` is where the masked-LM head's weights are looked for: a folder or a hub name."""
+        super().__init__()
+        self.base = base
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.source = source
+        self.tokens_run = 0
+        """Tokens that went through the model so far, padding included."""
+
+    @classmethod
+    def from_plan(cls, plan: ModelPlan) -> TextEncoder:
+        """Load `plan.lm` in float32; UsageError where it cannot serve as this plan's encoder."""
+        source = resolve_model(plan.lm)
+        with _quiet():
+            try:
+                config = transformers.AutoConfig.from_pretrained(source)
+                _check_config(config, plan)
+                _keep_layers(config, plan.lm_layers)
+                base = _load_base(source, config)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            except (OSError, ValueError, KeyError) as error:
+                raise UsageError(
+                    f"model.lm = {plan.lm!r}: {source} cannot be loaded: {str(error).splitlines()[0]}",
+                    hint="give a Hugging Face encoder with config, weights and tokenizer",
+                ) from error
+        _check_positions(base, plan)
+        return cls(base, tokenizer, pooling=plan.pooling, source=source)
+
+    @property
+    def width(self) -> int:
+        return int(self.base.config.hidden_size)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the token embedding; every stored token is below it."""
+        return int(self.base.get_input_embeddings().num_embeddings)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        return tuple(self.tokenizer.all_special_ids)
+
+    @property
+    def mask_id(self) -> int:
+        """The mask token; UsageError for a tokenizer that has none."""
+        if self.tokenizer.mask_token_id is None:
+            raise UsageError(
+                f"the tokenizer of {self.source} has no mask token",
+                hint="leave out the mlm stage or use a masked LM",
+            )
+        return int(self.tokenizer.mask_token_id)
+
+    def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
+        """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""
+        ids, mask = tokens.padded(self.base.config.pad_token_id or 0)
+        attention = mask.clone()
+        self.tokens_run += ids.numel()
+        attention[:, 0] = True  # softmax over no token at all would be NaN
+        return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask
+
+    def forward(self, tokens: Ragged) -> Tensor:
+        """One vector per text, N x D; zeros for a text without tokens."""
+        if tokens.values.numel() == 0:
+            return self.base.get_input_embeddings().weight.new_zeros(len(tokens), self.width)
+        states, mask = self.hidden(tokens)
+        if self.pooling == "cls":
+            return states[:, 0] * mask[:, :1]
+        weights = mask.to(torch.float32)
+        total = torch.einsum("nld,nl->nd", states.to(torch.float32), weights)
+        return (total / weights.sum(1, keepdim=True).clamp(min=1)).to(states.dtype)
+
+    def encode(self, tokens: Ragged, rows_per_batch: int) -> Tensor:
+        """`forward` without gradients and dropout, N x D in the given order.
+
+        Texts run in sub-batches of `rows_per_batch`, longest first, so that little is padded and
+        memory peaks at once.
+        """
+        order = tokens.lengths().argsort(descending=True, stable=True)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                parts = [self(tokens.select(rows)) for rows in order.split(rows_per_batch) if len(rows)]
+        finally:
+            self.train(was_training)
+        if not parts:
+            return self.base.get_input_embeddings().weight.new_zeros(0, self.width).detach()
+        sorted_vectors = torch.cat(parts)
+        return torch.empty_like(sorted_vectors).index_copy_(0, order, sorted_vectors)
+
+    def masked_lm(self) -> MaskedLM:
+        """This encoder with a masked-LM head on top: the source's own, or a new one if it has none."""
+        return MaskedLM(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write config, weights (safetensors) and tokenizer as transformers reads them."""
+        with _quiet():
+            self.base.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: str | Path) -> None:
+        """Take over the weights that `save` wrote; StoreError if they do not fit."""
+        with _quiet():
+            try:
+                stored = _load_base(folder, self.base.config)
+                self.base.load_state_dict(stored.state_dict())
+            except (OSError, ValueError, RuntimeError) as error:
+                raise StoreError(
+                    f"{folder} holds no weights for this LM: {str(error).splitlines()[0]}",
+                    hint="use the folder and the plan of one run",
+                ) from error
+
+
+class MaskedLM(nn.Module):
+    """An encoder and the head that guesses hidden tokens. Shares the encoder's weights.
+
+    The head runs on the masked positions alone: with a vocabulary of 30,000 it would otherwise cost
+    as much as several layers.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        config = encoder.base.config
+        with _quiet():
+            try:
+                head = transformers.AutoModelForMaskedLM.from_pretrained(
+                    encoder.source, config=config, dtype=torch.float32
+                )
+            except (OSError, ValueError) as error:
+                raise UsageError(
+                    f"{encoder.source} has no masked-LM form: {str(error).splitlines()[0]}",
+                    hint="leave out the mlm stage or use a masked LM",
+                ) from error
+        setattr(head, head.base_model_prefix, encoder.base)
+        head.tie_weights()
+        setattr(head, head.base_model_prefix, _Given())
+        self.encoder = encoder
+        self.head = head.to(encoder.base.device).train(encoder.training)
+
+    def logits(self, tokens: Ragged, chosen: Tensor) -> Tensor:
+        """K x V for the tokens where `chosen` (bool T) is true, in their order."""
+        states, mask = self.encoder.hidden(tokens)
+        rows = states[mask][chosen]
+        return self.head(inputs_embeds=rows[None]).logits[0]
+
+    def forward(self, tokens: Ragged, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum of the cross entropies, number of labels): float and int64 scalars.
+
+        `tokens` have their holes already; labels int64 T, UNMASKED where there is no loss.
+        """
+        chosen = labels != UNMASKED
+        count = chosen.sum()
+        if tokens.values.numel() == 0:
+            return self.encoder.base.get_input_embeddings().weight.sum() * 0.0, count
+        logits = self.logits(tokens, chosen)
+        return nn.functional.cross_entropy(logits.float(), labels[chosen], reduction="sum"), count
+
+
+class TextEncoders(nn.Module):
+    """The text encoders of all node types with text: one shared, or one each."""
+
+    def __init__(self, encoders: Sequence[TextEncoder], node_types: Sequence[str]) -> None:
+        """One encoder for all types, or as many as there are types, in their order."""
+        super().__init__()
+        self.node_types = tuple(node_types)
+        self.shared = len(encoders) == 1  # one type alone counts as sharing with itself
+        names = ["shared"] if self.shared else [module_key(name) for name in node_types]
+        self.encoders = nn.ModuleDict(dict(zip(names, encoders, strict=True)))
+
+    @classmethod
+    def from_plan(cls, plan: ModelPlan, node_types: Sequence[str]) -> TextEncoders:
+        """`node_types`: those with text. A graph without any loads no LM."""
+        count = min(1, len(node_types)) if plan.lm_shared else len(node_types)
+        return cls([TextEncoder.from_plan(plan) for _ in range(count)], node_types)
+
+    def of(self, node_type: str) -> TextEncoder:
+        if node_type not in self.node_types:
+            raise UsageError(f"node type {node_type!r} has no text; those with text: {self.node_types}")
+        encoder = self.encoders["shared" if self.shared else module_key(node_type)]
+        assert isinstance(encoder, TextEncoder)
+        return encoder
+
+    def distinct(self) -> Iterator[TextEncoder]:
+        """Every encoder once."""
+        for encoder in self.encoders.values():
+            assert isinstance(encoder, TextEncoder)
+            yield encoder
+
+
+class _Given(nn.Module):
+    """Stands where a masked LM keeps its base model and hands on states computed before."""
+
+    def forward(self, *_: object, inputs_embeds: Tensor, **__: object) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=inputs_embeds)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and its report on weights we leave out on purpose."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_config(config: Any, plan: ModelPlan) -> None:
+    if config.is_encoder_decoder:
+        raise UsageError(
+            f"model.lm = {plan.lm!r} is an encoder-decoder model ({config.model_type})",
+            hint="use an encoder such as BERT, RoBERTa, MiniLM or ModernBERT",
+        )
+    if not 0 <= plan.lm_layers <= config.num_hidden_layers:
+        raise UsageError(
+            f"model.lm_layers = {plan.lm_layers}: {plan.lm} has {config.num_hidden_layers} layers",
+            hint="0 keeps all",
+        )
+
+
+def _keep_layers(config: Any, layers: int) -> None:
+    if layers == 0:
+        return
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):  # one entry a layer where attention kinds alternate
+        config.layer_types = config.layer_types[:layers]
+
+
+def _load_base(source: str | Path, config: Any) -> Any:
+    """The bare transformer in float32; ValueError where weights are missing.
+
+    Without a pooler: we pool ourselves, and a parameter without a gradient breaks ZeRO.
+    """
+    base, report = transformers.AutoModel.from_pretrained(
+        source, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    if getattr(base, "pooler", None) is not None:
+        base.pooler = None
+    lost = sorted(set(report["missing_keys"]) & set(base.state_dict()))
+    if lost:
+        raise ValueError(f"{len(lost)} weights are missing, such as {lost[0]}")
+    return base
+
+
+def _check_positions(base: Any, plan: ModelPlan) -> None:
+    positions = _positions(base)
+    if plan.max_length > positions:
+        raise UsageError(
+            f"model.max_length = {plan.max_length}: {plan.lm} has {positions} positions",
+            hint=f"set it to {positions} or less",
+        )
+
+
+def _positions(base: Any) -> int:
+    """Tokens that fit: RoBERTa's kin keep the first rows of their position table for padding."""
+    limit = int(getattr(base.config, "max_position_embeddings", 0) or 0) or 1 << 30
+    for name, module in base.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            limit = min(limit, module.num_embeddings - reserved)
+    return limit

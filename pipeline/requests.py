@@ -1,0 +1,144 @@
+"""Requests that trainers put to graph servers, and what one process knows of its host's part.
+
+DGL carries the messages; what they ask is answered by csc.py and by the part's token files, on the
+server for other hosts and in the trainer itself for its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dgl
+import numpy as np
+import torch
+from dgl.distributed import rpc
+from torch import Tensor
+
+from partition.manifest import PartitionManifest
+from pipeline.batch import Ragged
+from pipeline.csc import Drawn, PartCSC, among, draw
+from pipeline.ids import IdSpace
+
+_SAMPLE, _AMONG, _TOKENS = 920001, 920002, 920003
+
+
+@dataclass
+class Host:
+    """What one process knows of its own host's part; set once, before DGL starts."""
+
+    folder: Path
+    manifest: PartitionManifest
+    ids: IdSpace
+    number: int
+    csc: PartCSC | None = None
+
+    def part(self, local_graph: dgl.DGLGraph) -> PartCSC:
+        if self.csc is None:
+            indptr, source, edge = local_graph.adj_tensors("csc")
+            _, node_id = self.ids.typed(local_graph.ndata[dgl.NID])
+            self.csc = PartCSC(indptr, source, local_graph.edata[dgl.ETYPE][edge], node_id)
+        return self.csc
+
+    def seeds(self, homogeneous: Tensor) -> Tensor:
+        return homogeneous - self.ids.host_first[self.number]
+
+    def token_rows(self, type_index: int, rows: Tensor) -> Ragged:
+        base = self.folder / f"part{self.number}" / "tokens" / self.ids.types[type_index]
+        offsets = np.load(f"{base}.offsets.npy", mmap_mode="r")
+        values = np.load(f"{base}.values.npy", mmap_mode="r")
+        chosen = rows.numpy()
+        first, length = offsets[chosen], offsets[chosen + 1] - offsets[chosen]
+        ends = np.cumsum(length)
+        flat = np.repeat(first - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0)
+        return Ragged(
+            torch.from_numpy(values[flat].astype(np.int32)),
+            torch.from_numpy(np.concatenate([np.zeros(1, np.int64), ends.astype(np.int64)])),
+        )
+
+
+_here: Host | None = None
+
+
+def join(host: Host) -> None:
+    """Make `host` this process's part and teach DGL the requests."""
+    global _here
+    _here = host
+    for service, request in ((_SAMPLE, SampleRequest), (_AMONG, AmongRequest), (_TOKENS, TokenRequest)):
+        rpc.register_service(service, request, Tensors)
+
+
+def this_host() -> Host:
+    if _here is None:
+        raise RuntimeError("the graph is not open in this process")
+    return _here
+
+
+class _Message:
+    """DGL pickles `__getstate__`; tensors of the tuple travel as they are."""
+
+    fields: tuple[str, ...] = ()
+
+    def __init__(self, *values: Any) -> None:
+        self.__setstate__(values)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.fields)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        for name, value in zip(self.fields, state, strict=True):
+            setattr(self, name, value)
+
+
+class Tensors(_Message, rpc.Response):
+    """A reply: up to four tensors."""
+
+    fields = ("first", "second", "third", "fourth")
+
+
+NOTHING = torch.zeros(0, dtype=torch.int64)
+
+
+class SampleRequest(_Message, rpc.Request):
+    fields = ("seeds", "fanout", "key", "excluded")
+    seeds: Tensor
+    fanout: Tensor
+    key: int
+    excluded: Tensor
+
+    def process_request(self, server_state: Any) -> Tensors:
+        drawn = self.answer(server_state.graph)
+        return Tensors(drawn.seed, drawn.relation, drawn.source, drawn.scale)
+
+    def answer(self, local_graph: dgl.DGLGraph) -> Drawn:
+        host = this_host()
+        seeds = host.seeds(self.seeds)
+        return draw(host.part(local_graph), seeds, self.fanout, key=self.key, excluded=self.excluded)
+
+
+class AmongRequest(_Message, rpc.Request):
+    fields = ("seeds", "relation", "sources")
+    seeds: Tensor
+    relation: int
+    sources: Tensor
+
+    def process_request(self, server_state: Any) -> Tensors:
+        return Tensors(*self.answer(server_state.graph), NOTHING, NOTHING)
+
+    def answer(self, local_graph: dgl.DGLGraph) -> tuple[Tensor, Tensor]:
+        host = this_host()
+        return among(host.part(local_graph), host.seeds(self.seeds), self.relation, self.sources)
+
+
+class TokenRequest(_Message, rpc.Request):
+    fields = ("type_index", "rows")
+    type_index: int
+    rows: Tensor
+
+    def process_request(self, server_state: Any) -> Tensors:
+        ragged = self.answer(server_state.graph)
+        return Tensors(ragged.values, ragged.offsets, NOTHING, NOTHING)
+
+    def answer(self, local_graph: dgl.DGLGraph) -> Ragged:
+        return this_host().token_rows(self.type_index, self.rows)

@@ -1,0 +1,196 @@
+"""Targets -> `Batch`: negatives, sampled neighbourhoods, and which texts gradients reach.
+
+Every random choice is a hash of (seed, stage, batch number, purpose, id), see hashing.py.
+Shape letters: B targets, K negatives, N nodes of one type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.batch import Batch, Edges, Layer, LinkTargets
+from pipeline.config import ModelPlan, TaskPlan
+from pipeline.csc import pair_hash
+from pipeline.graph import Graph
+from pipeline.hashing import hash_ids, key_of, uniform_ids
+from pipeline.targets import Links
+
+Nodes = dict[str, Tensor]
+
+
+def fanouts(graph: Graph, plan: ModelPlan) -> list[Tensor]:
+    """Per layer, from the targets outwards: int64 R, neighbours to draw under each relation."""
+    return [
+        torch.tensor([plan.fanout_of.get(name, plan.fanout)[depth] for name in graph.relations])
+        for depth in range(plan.gnn_layers)
+    ]
+
+
+def expand(
+    graph: Graph, seeds: Mapping[str, Tensor], fanout: Sequence[Tensor], *, key: int, excluded: Tensor
+) -> tuple[Nodes, tuple[Layer, ...]]:
+    """Sampled neighbourhoods of the seeds (typed ids, distinct).
+
+    Returns every node of the batch, seeds first, and the layers from the input to the seeds.
+    """
+    nodes: Nodes = {t: seeds.get(t, torch.zeros(0, dtype=torch.int64)) for t in graph.ids.types}
+    layers: list[Layer] = []
+    for depth, fan in enumerate(fanout):
+        drawn = graph.sample(nodes, fan, key=key_of(key, "layer", depth), excluded=excluded)
+        before = {t: len(ids) for t, ids in nodes.items()}
+        for node_type in graph.ids.types:
+            found = [
+                n.source for name, n in drawn.items() if graph.manifest.relation(name).source == node_type
+            ]
+            if found:
+                nodes[node_type] = _append_new(nodes[node_type], torch.cat(found))
+        edges = {}
+        for name, neighbours in drawn.items():
+            position = _positions(nodes[graph.manifest.relation(name).source], neighbours.source)
+            edges[name] = Edges(position, neighbours.destination, neighbours.scale)
+        layers.append(Layer({t: len(ids) for t, ids in nodes.items()}, before, edges))
+    return nodes, tuple(reversed(layers))
+
+
+def _append_new(known: Tensor, found: Tensor) -> Tensor:
+    found = torch.unique(found)
+    return torch.cat([known, found[~torch.isin(found, known)]])
+
+
+def _positions(nodes: Tensor, ids: Tensor) -> Tensor:
+    """Where each id stands among the (distinct) nodes."""
+    order = nodes.argsort()
+    return order[torch.searchsorted(nodes[order], ids)]
+
+
+def excluded_edges(graph: Graph, relations: Sequence[str], links: Links) -> Tensor:
+    """Names (csc.pair_hash, sorted) of edges that would tell the answer: the targets, their
+    reverses, and under relations within one type the same pair the other way round."""
+    names = [torch.zeros(0, dtype=torch.int64)]
+    for number, name in enumerate(relations):
+        rows = links.relation == number
+        source, destination = links.source[rows], links.destination[rows]
+        info, index = graph.manifest.relation(name), graph.relation_index[name]
+        names.append(pair_hash(index, source, destination))
+        if info.reverse:
+            names.append(pair_hash(graph.relation_index[info.reverse], destination, source))
+        if info.source == info.destination:
+            names.append(pair_hash(index, destination, source))
+            if info.reverse:
+                names.append(pair_hash(graph.relation_index[info.reverse], source, destination))
+    return torch.unique(torch.cat(names))
+
+
+class LinkBatches:
+    """Makes link-prediction batches of one task: true edges, negatives, neighbourhoods."""
+
+    def __init__(
+        self, graph: Graph, task: TaskPlan, relations: Sequence[str], *, fanout: Sequence[Tensor]
+    ) -> None:
+        """`fanout` is empty for a stage that looks at texts alone."""
+        self._graph, self._task, self._relations, self._fanout = graph, task, tuple(relations), fanout
+
+    def make(self, links: Links, *, part: int, key: int) -> Batch:
+        """A batch without inputs (see inputs.py); `key` names stage and batch number."""
+        groups: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        seeds: dict[str, list[Tensor]] = {}
+        for number, name in enumerate(self._relations):
+            chosen = links.select((links.relation == number).nonzero().squeeze(1))
+            if not len(chosen):
+                continue
+            tails, heads = self._negatives(name, chosen, part, key_of(key, "negatives", name, part))
+            groups[name] = (chosen.source, chosen.destination, tails, heads)
+            info = self._graph.manifest.relation(name)
+            seeds.setdefault(info.source, []).extend([chosen.source, heads.flatten()])
+            seeds.setdefault(info.destination, []).extend([chosen.destination, tails.flatten()])
+        distinct = {t: torch.unique(torch.cat(ids)) for t, ids in seeds.items()}
+        targets = {name: self._link_targets(name, *group, distinct) for name, group in groups.items()}
+        excluded = excluded_edges(self._graph, self._relations, links)
+        nodes, layers = expand(self._graph, distinct, self._fanout, key=key, excluded=excluded)
+        return Batch(nodes=nodes, layers=layers, links=targets)
+
+    def _negatives(self, relation: str, links: Links, part: int, key: int) -> tuple[Tensor, Tensor]:
+        """(tails, heads): int64 K shared by the batch, or int64 B x K."""
+        info, count = self._graph.manifest.relation(relation), len(links)
+        if self._task.negatives == "joint":
+            tails = self._draw(info.destination, torch.arange(count), 1, part, key_of(key, "tail"))
+            if info.source == info.destination:  # 3n end points, as in the paper
+                return tails.squeeze(1), tails.squeeze(1)
+            heads = self._draw(info.source, torch.arange(count), 1, part, key_of(key, "head"))
+            return tails.squeeze(1), heads.squeeze(1)
+        per_head = self._task.negatives_per_edge // 2
+        per_tail = self._task.negatives_per_edge - per_head
+        rows = hash_ids(0, links.source, links.destination)
+        return (
+            self._draw(info.destination, rows, per_tail, part, key_of(key, "tail")),
+            self._draw(info.source, rows, per_head, part, key_of(key, "head")),
+        )
+
+    def _draw(self, node_type: str, rows: Tensor, columns: int, part: int, key: int) -> Tensor:
+        """int64 rows x columns: nodes of the type, a share of them from the part itself."""
+        anywhere = uniform_ids(key, rows, columns=columns, below=self._graph.ids.count[node_type])
+        first, last = self._graph.manifest.part_range(node_type, part)
+        if first == last:
+            return anywhere
+        local = first + uniform_ids(key_of(key, "local"), rows, columns=columns, below=last - first)
+        coin = uniform_ids(key_of(key, "coin"), rows, columns=columns, below=1 << 30)
+        return torch.where(coin < self._task.local_negatives * (1 << 30), local, anywhere)
+
+    def _link_targets(
+        self, relation: str, head: Tensor, tail: Tensor, tails: Tensor, heads: Tensor, seeds: Nodes
+    ) -> LinkTargets:
+        info = self._graph.manifest.relation(relation)
+        source, destination = seeds[info.source], seeds[info.destination]
+        return LinkTargets(
+            head=torch.searchsorted(source, head),
+            tail=torch.searchsorted(destination, tail),
+            negative_tail=torch.searchsorted(destination, tails),
+            negative_head=torch.searchsorted(source, heads),
+            tail_mask=~self._known(relation, head, tails, tail, turned=False),
+            head_mask=~self._known(relation, tail, heads, head, turned=True),
+        )
+
+    def _known(self, relation: str, end: Tensor, others: Tensor, truth: Tensor, *, turned: bool) -> Tensor:
+        """bool B x K: whether `others` would make a true edge of the relation with `end`.
+
+        Not turned: the ends are heads and the others tails; turned: the other way round.
+        """
+        shared = others.dim() == 1
+        ends, end_row = torch.unique(end, return_inverse=True)
+        candidates, other_row = torch.unique(others, return_inverse=True)
+        exists = torch.zeros(len(ends), len(candidates), dtype=torch.bool)
+        if candidates.numel():
+            if turned:
+                row, column = self._graph.among(relation, ends, candidates)
+            else:
+                column, row = self._graph.among(relation, candidates, ends)
+            exists[row, column] = True
+        other_row = other_row[None, :] if shared else other_row
+        grid = others[None, :] if shared else others
+        return exists[end_row[:, None], other_row] | (grid == truth[:, None])
+
+
+def choose_train_rows(
+    nodes: Mapping[str, Tensor], seeds: Mapping[str, int], types: Sequence[str], *, budget: int, key: int
+) -> Nodes:
+    """Positions of `budget` distinct text nodes that gradients reach, per text type, ascending.
+
+    Targets and negatives come before neighbours; within each the hash decides. Rows left over
+    run forward only (paper 4.4.2, "back-propagate on samples").
+    """
+    draws, kinds, positions = [], [], []
+    for number, node_type in enumerate(types):
+        ids = nodes[node_type]
+        hashes = hash_ids(key_of(key, "train rows", node_type), ids) >> 2
+        hashes[seeds.get(node_type, 0) :] += 1 << 62
+        draws.append(hashes)
+        kinds.append(torch.full_like(ids, number))
+        positions.append(torch.arange(len(ids)))
+    if not types:
+        return {}
+    chosen = torch.cat(draws).argsort(stable=True)[:budget]
+    kind, position = torch.cat(kinds)[chosen], torch.cat(positions)[chosen]
+    return {t: position[kind == number].sort().values for number, t in enumerate(types)}

@@ -1,0 +1,189 @@
+"""One trainer process's view of a run: graph, model, tables, record, and how they are saved.
+
+Owns what a checkpoint holds: every weight once (rank 0), this rank's optimiser state, and the rows
+of learnable embeddings with their Adam state, a file per part, so that another trainer can take a
+part over. Never decides when to save.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partition.errors import StoreError
+from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
+from pipeline.config import TrainPlan
+from pipeline.engine import Engine
+from pipeline.events import RunRecord
+from pipeline.graph import Embedding, Graph, SparseOptimizer, Table
+from pipeline.hashing import hash_ids, key_of
+from pipeline.infer import Inference
+from pipeline.inputs import Inputs
+from pipeline.model import LMGNN, learnable_types, text_types
+from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
+
+_WEIGHTS = "model.safetensors"
+_OPTIMIZER = "optimizer.pt"
+
+
+@dataclass
+class Trainer:
+    """Everything the stages work with. `parts` are the parts whose targets this trainer takes."""
+
+    plan: TrainPlan
+    run: Path
+    graph: Graph
+    model: LMGNN
+    device: torch.device
+    rank: int
+    world: int
+    parts: Sequence[int]
+    record: RunRecord
+    stop: Any
+    """Callable: whether this process was asked to save and leave."""
+    texts: dict[str, Table] = field(init=False)
+    embeddings: dict[str, Embedding] = field(init=False)
+    sparse: SparseOptimizer | None = field(init=False)
+    inputs: Inputs = field(init=False)
+    inference: Inference = field(init=False)
+    lm_version: tuple[str, int] = ("pretrained", 0)
+    """Changes whenever the LM's weights do; stored text embeddings are valid for one version."""
+
+    def __post_init__(self) -> None:
+        manifest, hidden = self.graph.manifest, self.plan.model.hidden
+        # Tables and embeddings are made by all trainers together, in the same order.
+        self.texts = {
+            t: self.graph.table("text", t, self.model.text.of(t).width, torch.float16)
+            for t in text_types(manifest)
+        }
+        self.embeddings = {t: self.graph.embedding("learnable", t, hidden) for t in learnable_types(manifest)}
+        first_local = {t: self.graph.first_local(t) for t in self.embeddings}
+        self.sparse = SparseOptimizer(self.embeddings, first_local) if self.embeddings else None
+        self.inputs = Inputs(self.graph, self.texts, self.embeddings, self.device)
+        self.inference = Inference(
+            self.graph,
+            self.model,
+            self.inputs,
+            self.texts,
+            self.parts,
+            self.device,
+            alive=lambda: self.record.heartbeat("evaluate"),
+        )
+        self.checkpoints = self._store(self.run / "checkpoints", self.plan.engine.checkpoints_kept)
+        for node_type, embedding in self.embeddings.items():
+            for part in self.parts:
+                ids = torch.arange(*manifest.part_range(node_type, part))
+                if len(ids):
+                    embedding.table.write(int(ids[0]), _normal_rows(self.plan.seed, node_type, ids, hidden))
+        torch.distributed.barrier()
+
+    def stage_store(self, stage: str) -> CheckpointStore:
+        """Where the best model of a stage is kept."""
+        return self._store(self.run / "stages" / stage, 1)
+
+    def _store(self, folder: Path, keep: int) -> CheckpointStore:
+        return CheckpointStore(
+            folder, keep=keep, rank=self.rank, gather=self.gather, barrier=torch.distributed.barrier
+        )
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, on every rank."""
+        values: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def reset_sparse(self) -> None:
+        """Forget Adam's state of the learnable rows, at the start of a stage."""
+        for name, table in self.sparse.tables().items() if self.sparse else ():
+            for first, last in self._own_ranges(name):
+                width = table.read(torch.tensor([first])).shape[1:]
+                table.write(first, torch.zeros(last - first, *width))
+        torch.distributed.barrier()
+
+    def write(self, folder: Path, engine: Engine | None) -> None:
+        """This rank's files of a checkpoint; without an engine only what inference needs."""
+        if self.rank == 0:
+            save_tensors(folder / _WEIGHTS, dict(self.model.weights()))
+        if engine is not None and (self.rank == 0 or self.plan.engine.zero):
+            save_optimizer(folder / _OPTIMIZER, engine.state())
+        tables = self._tables(state=engine is not None)
+        for part in self.parts if tables else ():
+            rows = {
+                name: table.read(torch.arange(*self._part_range(name, part)))
+                for name, table in tables.items()
+            }
+            save_tensors(folder / f"part-{part}.safetensors", rows)
+
+    def load(self, saved: Checkpoint, engine: Engine | None) -> None:
+        """Take weights and rows from a checkpoint of this partition."""
+        self._load_weights(saved.path)
+        tables = self._tables(state=engine is not None)
+        for part in self.parts if tables else ():
+            found = sorted(saved.path.glob(f"rank-*/part-{part}.safetensors"))
+            if not found:
+                raise StoreError(
+                    f"{saved.path} holds no rows of part {part}", hint="it belongs to another partition"
+                )
+            for name, rows in load_tensors(found[0]).items():
+                if name in tables and len(rows):
+                    tables[name].write(self._part_range(name, part)[0], rows)
+        if engine is not None:
+            zero = self.plan.engine.zero
+            engine.load_state(load_optimizer(saved.rank_folder(self.rank if zero else 0) / _OPTIMIZER))
+        torch.distributed.barrier()
+
+    def load_from_other_run(self, folder: Path) -> None:
+        """Take the weights of a stage of an earlier run, those whose name and shape are known here."""
+        saved = newest_whole(folder)
+        if saved is None:
+            raise StoreError(f"{folder} holds no whole model", hint="name RUN_FOLDER:STAGE")
+        if saved.state.get("partition") == self.graph.manifest.id:
+            self.load(saved, None)
+        else:
+            self._load_weights(saved.path)
+
+    def _load_weights(self, path: Path) -> None:
+        saved = load_tensors(path / "rank-0" / _WEIGHTS)
+        with torch.no_grad():
+            for name, weight in self.model.weights():
+                if name in saved and saved[name].shape == weight.shape:
+                    weight.copy_(saved[name])
+
+    def _tables(self, *, state: bool) -> dict[str, Table]:
+        tables = {name: embedding.table for name, embedding in self.embeddings.items()}
+        return tables | (self.sparse.tables() if state and self.sparse else {})
+
+    def _part_range(self, table: str, part: int) -> tuple[int, int]:
+        return self.graph.manifest.part_range(table.partition("|")[0], part)
+
+    def _own_ranges(self, table: str) -> list[tuple[int, int]]:
+        ranges = [self._part_range(table, part) for part in self.parts]
+        return [(first, last) for first, last in ranges if first < last]
+
+    def peak_bytes(self) -> int:
+        """Most memory this process has held."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def state(self, progress: Mapping[str, Any]) -> dict[str, Any]:
+        """What goes beside the tensors: enough to refuse a resume that could not continue."""
+        return {
+            "plan": self.plan.fingerprint(),
+            "partition": self.graph.manifest.id,
+            "world": self.world,
+            "progress": dict(progress),
+        }
+
+
+def _normal_rows(seed: int, node_type: str, ids: Tensor, width: int) -> Tensor:
+    """float32 N x width, standard normal, a function of the ids alone."""
+    draws = hash_ids(key_of(seed, "learnable", node_type), ids[:, None], torch.arange(width)[None, :])
+    uniform = ((draws >> 11) & 0x1FFFFFFFFFFFFF).to(torch.float64) / (1 << 53)
+    return torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12)).to(torch.float32)

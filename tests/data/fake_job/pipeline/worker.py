@@ -1,0 +1,101 @@
+"""Stands in for the real worker: keeps the contract of launch/plan.py over real sockets, trains nothing.
+
+FAKE_<ROLE>_<RANK> in the environment says what goes wrong: exit=N, signal=N, hang, forever, port.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+ENV = os.environ
+ROLE, RUN = ENV["LMGNN_ROLE"], Path(ENV["LMGNN_RUN"])
+RANK = int(ENV["DGL_SERVER_ID"] if ROLE == "server" else ENV["RANK"])
+SERVERS, CLIENTS = int(ENV["DGL_NUM_SERVER"]), int(ENV["DGL_NUM_CLIENT"])
+WISH = ENV.get(f"FAKE_{ROLE}_{RANK}", "")
+ONLY_FIRST = ENV.get("FAKE_ONLY_FIRST") and ENV["LMGNN_ATTEMPT"] != "1"
+
+
+def addresses() -> list[tuple[str, int]]:
+    lines = Path(ENV["DGL_IP_CONFIG"]).read_text().split("\n")
+    hosts = [(line.split()[0], int(line.split()[1])) for line in lines if line]
+    return [(ip, port + k) for ip, port in hosts for k in range(SERVERS)]
+
+
+def misbehave() -> None:
+    if not WISH or ONLY_FIRST:
+        return
+    what, _, number = WISH.partition("=")
+    sys.stderr.write(f"about to {WISH}\n")
+    if what == "port":
+        sys.stderr.write("RuntimeError: Address already in use\n")
+        sys.exit(1)
+    if what == "exit":
+        sys.exit(int(number))
+    if what == "signal":
+        os.kill(os.getpid(), int(number))
+    if what == "hang":
+        while True:
+            signal.pause()
+
+
+def beat(step: int) -> None:
+    target = Path(ENV["LMGNN_HEARTBEAT"])
+    temporary = target.with_suffix(".new")
+    temporary.write_text(json.dumps({"time": time.time(), "phase": "train", "stage": "joint", "step": step}))
+    temporary.rename(target)
+
+
+def serve() -> None:
+    segment = Path("/dev/shm") / f"{ENV['LMGNN_GRAPH_NAME']}_node_feat"
+    segment.write_bytes(b"0" * 4096)
+    others = sorted(p.name for p in Path("/dev/shm").glob(f"{ENV['LMGNN_GRAPH_NAME']}*_node_feat"))
+    facts = {"name": socket.gethostname(), "shm": os.stat("/dev/shm").st_dev, "segments": others}
+    facts["net"] = os.readlink("/proc/self/ns/net")
+    facts["interface"] = ENV["GLOO_SOCKET_IFNAME"] in os.listdir("/sys/class/net") or [
+        i for _, i in socket.if_nameindex()
+    ]
+    (RUN / f"facts-{RANK}.json").write_text(json.dumps(facts))
+    listener = socket.create_server(addresses()[RANK], backlog=64)
+    misbehave()
+    Path(ENV["LMGNN_READY_FILE"]).touch()
+    clients = [listener.accept()[0] for _ in range(CLIENTS)]
+    for client in clients:
+        client.recv(1)
+
+
+def save_and_leave(*_: object) -> None:
+    while ENV.get("FAKE_SLOW_SAVE"):
+        signal.pause()
+    (RUN / f"saved-{RANK}").touch()
+    sys.stdout.write("saved\n")
+    os._exit(0)
+
+
+def train() -> None:
+    signal.signal(signal.SIGUSR2, save_and_leave)
+    links = [socket.create_connection(address, timeout=10) for address in addresses()]
+    master = (ENV["MASTER_ADDR"], int(ENV["MASTER_PORT"]))
+    if RANK == 0:
+        socket.create_server(master)
+    (RUN / f"resume-{ENV['LMGNN_ATTEMPT']}-{RANK}").write_text(ENV["LMGNN_RESUME"])
+    sys.stdout.write(f"WARNING one for all\n» joint step 1/3 rank {RANK}\n")
+    beat(0)
+    misbehave()
+    forever = ENV.get("FAKE_FOREVER") and not ONLY_FIRST
+    step = 0
+    while step < 3 or forever:
+        step += 1
+        time.sleep(0.05)
+        beat(step)
+    for link in links:
+        link.close()
+
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+faulthandler.register(signal.SIGUSR1)
+serve() if ROLE == "server" else train()

@@ -1,0 +1,163 @@
+"""Plans: read, overridden, checked, written."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from partition.errors import UsageError
+from pipeline.config import ModelPlan, TrainPlan, load_plan
+
+TEXT = """
+name = "small"
+seed = 3
+[graph]
+path = "data/graph"
+[model]
+fanout_of = { cites = [3, 4] }
+[tasks.uses]
+relations = ["uses"]
+[[stages]]
+name = "mlm"
+kind = "mlm"
+[[stages]]
+name = "joint"
+kind = "joint"
+task = "uses"
+epochs = 1
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "plan.toml"
+    file.write_text(TEXT)
+    return file
+
+
+def changed(path, old: str, new: str):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return path
+
+
+def test_values_of_the_file_are_read_and_the_rest_has_defaults(path):
+    plan = load_plan(path)
+    assert (plan.name, plan.seed, plan.graph.path) == ("small", 3, "data/graph")
+    assert plan.model == ModelPlan(fanout_of={"cites": (3, 4)})
+    assert [stage.name for stage in plan.stages] == ["mlm", "joint"]
+    assert (plan.stages[1].epochs, type(plan.stages[1].epochs)) == (1.0, float)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 3", "sead = 3", r"sead: unknown key; did you mean 'seed'\?"),
+        ("[model]", "[model]\nhiden = 8", r"model.hiden: unknown key; did you mean 'hidden'\?"),
+        ("[model]", "[modle]", r"modle: unknown key; did you mean 'model'\?"),
+        ('kind = "mlm"', 'kind = "mlm"\nbatchsize = 8', r"batchsize: unknown key; did you mean 'batch_size'"),
+        ('path = "data/graph"', "", r"graph\.path is missing"),
+        ('name = "small"', "", r"name is missing"),
+        ('name = "small"', "name = 3", r"name = 3: expected str"),
+        ("seed = 3", "seed = true", r"seed = True: expected int"),
+        ("seed = 3", "seed = 3.5", r"seed = 3.5: expected int"),
+        ('relations = ["uses"]', 'relations = "uses"', r"tasks.uses.relations = 'uses': expected a list"),
+        ("[graph]\n", "graph = 3\n[partition]\n", r"graph.*expected a table"),
+        ('task = "uses"', 'task = "use"', r"'use' is no task of this plan; did you mean 'uses'\?"),
+        ('task = "uses"', "", r"joint.task is missing"),
+        ('task = "uses"', 'task = "uses"\nstart = "mml"', r"no earlier stage; did you mean 'mlm'\?"),
+        ('name = "joint"', 'name = "mlm"', r"expected a name used once"),
+        ("seed = 3", "seed = ", r"plan.toml"),
+    ],
+)  # fmt: skip
+def test_a_wrong_plan_is_a_usage_error_that_names_file_and_key(path, old, new, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        load_plan(changed(path, old, new))
+    assert "plan.toml" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no such plan"):
+        load_plan(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.gnn_layers=4",
+        "model.dropout=1.0",
+        "model.fanout=[10]",
+        "model.fanout=[10, 0]",
+        "model.pooling=max",
+        "model.max_length=2",
+        "partition.cluster_size=1",
+        "tasks.uses.relations=[]",
+        "tasks.uses.loss=hinge",
+        "tasks.uses.local_negatives=1.5",
+        "stages.joint.epochs=0",
+        "stages.joint.batch_size=0",
+        "stages.mlm.mask=1",
+        "stages.mlm.kind=mml",
+        "engine.zero=3",
+        "engine.clip=-1",
+        "engine.precision=fp16",
+    ],
+)
+def test_a_value_out_of_range_names_its_key(path, override):
+    key = override.split("=")[0]
+    with pytest.raises(UsageError) as caught:
+        load_plan(path, [override])
+    assert key.split(".")[-1] in str(caught.value)
+    assert "expected" in str(caught.value)
+
+
+def test_overrides_reach_every_level(path):
+    plan = load_plan(
+        path,
+        ["seed=9", "model.gnn=sage", 'model.lm="a/b"', "model.fanout=[1, -1]", "stages.joint.epochs=0.5",
+         "tasks.uses.scorer=distmult", "engine.clip=0", "partition.reverse=false"],
+    )  # fmt: skip
+    assert (plan.seed, plan.model.gnn, plan.model.lm, plan.model.fanout) == (9, "sage", "a/b", (1, -1))
+    assert (plan.stages[1].epochs, plan.stages[0].epochs) == (0.5, 1.0)
+    assert plan.tasks["uses"].scorer == "distmult"
+    assert (plan.engine.clip, plan.partition.reverse) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "expected key=value"),
+        ("sede=3", "did you mean 'seed'"),
+        ("stages.warm.epochs=3", "no stage 'warm'"),
+        ("name.x=3", "name holds no keys"),
+    ],
+)
+def test_a_wrong_override_is_a_usage_error(path, override, message):
+    with pytest.raises(UsageError, match=message):
+        load_plan(path, [override])
+
+
+def test_json_gives_the_same_plan_back(path):
+    plan = load_plan(path)
+    assert TrainPlan.from_json(plan.to_json()) == plan
+    assert TrainPlan.from_json(plan.to_json()).fingerprint() == plan.fingerprint()
+
+
+def test_the_fingerprint_sees_every_number(path):
+    prints = {load_plan(path, o).fingerprint() for o in ([], ["seed=4"], ["stages.joint.rate=0.002"])}
+    assert len(prints) == 3
+
+
+def test_plans_cannot_be_changed(path):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_plan(path).seed = 4  # type: ignore[misc]
+
+
+def test_reading_plans_needs_the_standard_library_alone():
+    code = "import sys, pipeline.config; print([m for m in ('torch', 'numpy', 'dgl') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
