@@ -66,8 +66,9 @@ class Switch:
 
     def close(self) -> None:
         """End the switch; its networks go with it."""
-        with contextlib.suppress(OSError):
-            self._process.communicate(timeout=10)
+        if self._process.stdin and not self._process.stdin.closed:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.communicate(timeout=10)
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)

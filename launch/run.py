@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from launch import runs, steps
@@ -59,6 +59,7 @@ class Job:
     interrupts: Interrupts
     versions: dict[str, str]
     attempt: int
+    started: float = field(default_factory=time.monotonic)
     restarts: int = 0
     peak_bytes: int = 0
 
@@ -86,11 +87,7 @@ def run(options: RunOptions) -> int:
     paths = Paths(str(runs.CODE), str(runs.home()), str(folder.path))
     job = Job(plan, cluster, options, folder, paths, console, interrupts, versions, folder.attempts + 1)
     console.say(f"run {folder.path}" + (" (going on)" if folder.resumed else ""))
-    started = time.monotonic()
-    outcome = _outcome_of(job)
-    outcome = replace(
-        outcome, seconds=time.monotonic() - started, peak_bytes=job.peak_bytes, restarts=job.restarts
-    )
+    outcome = _complete(job, _outcome_of(job))
     outcome.write(folder.path)
     _sum_up(job, outcome)
     if options.json:
@@ -160,6 +157,11 @@ def _outcome_of(job: Job) -> Outcome:
     return Outcome(0, "done")
 
 
+def _complete(job: Job, outcome: Outcome) -> Outcome:
+    seconds = time.monotonic() - job.started
+    return replace(outcome, seconds=seconds, peak_bytes=job.peak_bytes, restarts=job.restarts)
+
+
 def _do(job: Job) -> None:
     logs = Path(job.paths.run) / "logs" / "steps"
     with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
@@ -170,6 +172,8 @@ def _do(job: Job) -> None:
         job.console.say("computing the baselines")
         head.run("baselines", "-m", "pipeline", "baselines", job.paths.run)
         job.console.say("writing the report")
+        # The report tells time, memory and restarts; the last word on the run is written after it.
+        _complete(job, Outcome(0, "done")).write(Path(job.paths.run))
         head.run("report", "-m", "pipeline", "report", job.paths.run)
 
 

@@ -9,13 +9,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from partition.build import BuildOptions, find_or_build
 from partition.errors import LMGNNError
-from partition.manifest import PartitionManifest
+from partition.manifest import SPLITS, PartitionManifest
 from partition.store import finished, verify
 
 
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception:  # a bug of ours: whoever mends it needs the traceback
+        traceback.print_exc()
+        return LMGNNError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,9 +166,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _targets(targets: object) -> str:
-    counts = dict(targets) if isinstance(targets, dict) else {}
-    words = [f"{count:,} {split}" for split, count in counts.items() if count]
+def _targets(counts: Mapping[str, int]) -> str:
+    words = [f"{counts[split]:,} {split}" for split in SPLITS if counts.get(split)]
     return f", targets: {', '.join(words)}" if words else ""
 
 

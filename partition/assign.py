@@ -7,7 +7,11 @@ Shape letters: N nodes over all types, in the order of types and rows; E edges; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -85,13 +89,14 @@ def find_method(name: str) -> Method:
 def metis(adjacency: Adjacency, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
     """Few edges between blocks of about equal weight (METIS, by way of pymetis)."""
     graph = pymetis.CSRAdjacency(adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int64))
-    _, block = pymetis.part_graph(
-        blocks,
-        adjacency=graph,
-        vweights=weights,
-        eweights=adjacency.data.astype(np.int64),
-        options=pymetis.Options(seed=seed & 0x7FFFFFFF),
-    )
+    with _silent_stdout():
+        _, block = pymetis.part_graph(
+            blocks,
+            adjacency=graph,
+            vweights=weights,
+            eweights=adjacency.data.astype(np.int64),
+            options=pymetis.Options(seed=seed & 0x7FFFFFFF),
+        )
     return np.asarray(block, dtype=np.int64)
 
 
@@ -189,6 +194,27 @@ def cut_fraction(ends: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
         cut += int((source != destination).sum())
         total += len(source)
     return cut / total if total else 0.0
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Send what C code prints to nowhere.
+
+    METIS writes "***Cannot bisect a graph with 0 vertices!" where a few nodes outweigh all others; the blocks
+    are right all the same, but a command's standard output is read by machines.
+    """
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _split(

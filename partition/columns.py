@@ -19,7 +19,12 @@ from partition.manifest import SPLITS
 
 NO_SPLIT = -1
 """Split of a row that is no target (for an edge: messages only)."""
-_SPLIT_CODES = {**{name: code for code, name in enumerate(SPLITS)}, "val": 1, "validation": 1}
+_SPLIT_CODES = {
+    **{name: code for code, name in enumerate(SPLITS)},
+    **dict.fromkeys(("val", "validation"), SPLITS.index("valid")),
+    **dict.fromkeys(("none", ""), NO_SPLIT),
+}
+"""Words of a split column; "none" and "" stand for an empty cell, as some data sets write it."""
 _MOST_CLASSES = 1_000_000
 """More integer classes than this are ids in the wrong column."""
 

@@ -95,7 +95,7 @@ def tokenizer_folder(name: str) -> Path:
         raise UsageError(f"model {name!r}: neither a folder nor a hub name: {error}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StoreError(
-            f"model {name!r}: not to be had from the Hugging Face hub: {str(error).splitlines()[0]}",
+            f"model {name!r}: not to be had from the Hugging Face hub: {_first_line(error)}",
             hint="check the name and the network, or give a local folder",
         ) from error
 
@@ -118,8 +118,8 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder}: not a tokenizer: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        raise UsageError(f"{folder}: not a tokenizer: {_first_line(error)}") from error
 
 
 def tokenize(
@@ -138,3 +138,7 @@ def tokenize(
         values.append(np.fromiter((i for ids in lists for i in ids), dtype=dtype))
     flat = np.concatenate(values) if values else np.zeros(0, dtype=dtype)
     return TokenLists(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

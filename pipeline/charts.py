@@ -72,7 +72,7 @@ def comparison(metric: str, ours: float, baselines: Mapping[str, float], *, name
     """Horizontal bars of one task, best first; ours in the accent colour, every bar with its figure."""
     bars = sorted([("LM-GNN", ours), *baselines.items()], key=lambda item: item[1])
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 0.55 + 0.36 * len(bars)))
+        figure = Figure(figsize=(8.6, 0.55 + 0.36 * len(bars)))
         axes = figure.add_subplot()
         names = [name for name, _ in bars]
         drawn = axes.barh(
@@ -94,7 +94,7 @@ def curves(stage: StageView) -> str:
     """Loss by step and, where there are evaluations, the validation metric beside it."""
     valid = [e for e in stage.evaluations if e.split == "valid"]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 2.3))
+        figure = Figure(figsize=(8.6, 2.3))
         panels = figure.subplots(1, 2 if valid else 1, squeeze=False)[0]
         _loss(panels[0], stage)
         if valid:
@@ -110,7 +110,7 @@ def curves(stage: StageView) -> str:
 def times(stages: Sequence[StageView]) -> str:
     """Where the time of each stage went: stacked bars in seconds, mean over the trainers."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 1.15 + 0.34 * len(stages)))
+        figure = Figure(figsize=(8.6, 1.15 + 0.34 * len(stages)))
         axes = figure.add_subplot()
         left = np.zeros(len(stages))
         rows = np.arange(len(stages))[::-1]
@@ -133,14 +133,14 @@ def projection(
     """Points coloured by group, connected pairs joined by thin lines. `group_of` indexes `groups`."""
     colours = np.array([*PALETTE[: len(groups) - 1], PALETTE[-1]] if groups[-1] == "other" else PALETTE)
     with matplotlib.rc_context({**_STYLE, "axes.edgecolor": LINE, "axes.spines.top": True}):
-        figure = Figure(figsize=(10.8, 4.1))
+        figure = Figure(figsize=(8.6, 3.55))
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             axes.add_collection(
-                LineCollection(list(panel.points[edges]), colors=MUTED, linewidths=0.3, alpha=0.35)
+                LineCollection(list(panel.points[edges]), colors=MUTED, linewidths=0.35, alpha=0.4)
             )
             for number in range(len(groups)):
                 of_group = panel.points[group_of == number]
-                axes.plot(*of_group.T, ".", ms=4.2, mew=0, alpha=0.9, color=colours[number])
+                axes.plot(*of_group.T, ".", ms=4.6, mew=0, alpha=0.9, color=colours[number])
             axes.set_title(panel.title)
             axes.set_xlabel(panel.note, fontsize=8)
             axes.set_xticks([])

@@ -105,12 +105,16 @@ class Engine:
         return 1.0 / self._world
 
     def step(self, factor: float) -> float:
-        """Apply the gradients at `factor` times the learning rates; returns their norm."""
+        """Apply the gradients at `factor` times the learning rates; returns their norm before
+        clipping."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rates[group["name"]] * factor
+        norm: Any = None
+        if not self._plan.zero:  # then DeepSpeed clips without keeping the norm
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def state(self) -> dict[str, Any]:
         """This rank's optimiser state; plain tensors, numbers and containers."""

@@ -111,7 +111,9 @@ def _plane(rows: np.ndarray) -> np.ndarray:
     if len(rows) < 10 or rows.shape[1] < 3:
         return np.pad(rows, ((0, 0), (0, 2)))[:, :2]
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(rows))
+    return np.asarray(
+        TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(rows)
+    )
 
 
 def _nearness(rows: np.ndarray, edges: np.ndarray) -> str:

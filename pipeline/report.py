@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -26,17 +27,34 @@ from pipeline.projection import project
 from pipeline.runview import RunView, StageView, read_run
 
 WHAT_STAGES_DO = {
-    "mlm": "The language model learns the words of the graph's own texts by guessing masked tokens.",
-    "graph_lm": "The language model learns the graph: texts of connected nodes are drawn together, "
-    "by link prediction on text embeddings alone.",
-    "gnn_warm": "The GNN and the decoder start while the language model stands still; every text is encoded once.",
-    "joint": "Language model, GNN and decoder are trained end to end; gradients reach a chosen number of texts "
-    "per batch, the others run forward only.",
+    "mlm": (
+        "masked words",
+        "The language model learns the words of the graph's own texts by guessing masked tokens.",
+    ),
+    "graph_lm": (
+        "graph-aware language model",
+        "The language model learns the graph: texts of connected nodes are drawn together, "
+        "by link prediction on text embeddings alone.",
+    ),
+    "gnn_warm": (
+        "warm start of the GNN",
+        "GNN and decoder are trained while the language model stands still; every text is encoded once.",
+    ),
+    "joint": (
+        "joint fine-tuning",
+        "Language model, GNN and decoder are trained end to end; gradients reach a chosen number "
+        "of texts per batch, the others run forward only.",
+    ),
 }
+"""Kind of a stage -> (short title, sentence)."""
 MOST_EXAMPLES = 12
-_SECRET = re.compile(r"(?i)(\b\w*(?:secret|token|password|aws_)\w*[=\s:\"']+)([^\s\"',]+)")
-_CREDENTIALS = re.compile(r"(://)[^/\s@\"']+@")
-_SIGNATURE = re.compile(r"(?i)([?&](?:x-amz-[\w-]+|signature|sig|awsaccesskeyid)=)[^&\s\"']+")
+_SECRET_NAME = r"(?:\w*(?:secret\w*|token|password|passwd|access_key\w*|api_?key)|aws_\w+)"
+_SECRETS = (
+    re.compile(rf"(?i)(\b{_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)[^\s\"',]+"),
+    re.compile(rf"(?i)(--{_SECRET_NAME.replace('_', '[_-]')}\s+)[^\s\"',]+"),
+    re.compile(r"(://)[^/\s@\"']+(?=@)"),
+    re.compile(r"(?i)([?&](?:x-amz-[\w-]+|signature|sig|awsaccesskeyid)=)[^&\s\"']+"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,7 @@ class StageResult:
     """A stage, its curve, and the validation figures of the tasks measured after it."""
 
     view: StageView
+    title: str
     what: str
     chart: Markup | None
     gains: tuple[tuple[str, str, float, float | None], ...]
@@ -68,7 +87,7 @@ class StageResult:
 
 
 def render(run_folder: str | Path) -> str:
-    """The report of a run folder as HTML; missing pieces are named in it. UsageError if it is no run folder."""
+    """The report of a run folder as HTML; missing pieces are named in it. UsageError if it is none."""
     run = read_run(run_folder)
     notes = list(run.missing)
     environment = Environment(
@@ -85,7 +104,7 @@ def render(run_folder: str | Path) -> str:
         "size": _size,
         "signed": _signed,
     }
-    results = tuple(_result(name, task) for name, task in run.tasks.items() if "test" in task)
+    results = tuple(_result(name, task) for name, task in run.tasks.items() if _finite(task.get("test")))
     figure_1 = _projection(run, notes)
     timed = [stage for stage in run.stages if stage.seconds > 0]
     return environment.get_template("report.html").render(
@@ -109,15 +128,16 @@ def render(run_folder: str | Path) -> str:
 
 
 def redact(text: str) -> str:
-    """The text without credentials: NAME=value of secrets and tokens, user:password@ and signatures in URLs."""
-    text = _SECRET.sub(r"\1•••", text)
-    return _SIGNATURE.sub(r"\1•••", _CREDENTIALS.sub(r"\1•••@", text))
+    """The text without credentials: values of secrets, tokens and passwords, and those inside URLs."""
+    for pattern in _SECRETS:
+        text = pattern.sub(r"\1•••", text)
+    return text
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="lmgnn report",
-        description="Write RUN/report.html: results beside baselines, stages, examples, costs. One file, no links.",
+        description="Write RUN/report.html: results beside baselines, stages, examples, costs.",
         epilog="example: lmgnn report runs/latest",
     )
     parser.add_argument("run", type=Path, help="folder of a run, finished or not")
@@ -145,7 +165,7 @@ def _headline(run: RunView, results: Sequence[Result]) -> str:
 
 def _result(name: str, task: Mapping[str, Any]) -> Result:
     metric, test = str(task.get("metric", "metric")).upper(), float(task["test"])
-    baselines = {str(k): float(v) for k, v in (task.get("baselines") or {}).items()}
+    baselines = {str(k): float(v) for k, v in (task.get("baselines") or {}).items() if _finite(v)}
     rows = sorted(((n, v, test - v) for n, v in baselines.items()), key=lambda row: -row[1])
     valid = task.get("valid")
     chart = Markup(charts.comparison(metric, test, baselines, name=name))
@@ -155,7 +175,9 @@ def _result(name: str, task: Mapping[str, Any]) -> Result:
 def _stage_result(stage: StageView, run: RunView) -> StageResult:
     gains = []
     for name, task in run.tasks.items():
-        measured = {k: float(v["valid"]) for k, v in (task.get("stages") or {}).items() if "valid" in v}
+        measured = {
+            k: float(v["valid"]) for k, v in (task.get("stages") or {}).items() if _finite(v.get("valid"))
+        }
         if stage.name in measured:
             earlier = [s.name for s in run.stages[: run.stages.index(stage)] if s.name in measured]
             before = measured[earlier[-1]] if earlier else None
@@ -163,7 +185,8 @@ def _stage_result(stage: StageView, run: RunView) -> StageResult:
             metric = str(task.get("metric", "")).upper()
             gains.append((name, metric, value, None if before is None else value - before))
     chart = Markup(charts.curves(stage)) if stage.loss or stage.evaluations else None
-    return StageResult(stage, WHAT_STAGES_DO.get(stage.kind, ""), chart, tuple(gains))
+    title, what = WHAT_STAGES_DO.get(stage.kind, (stage.kind, ""))
+    return StageResult(stage, title, what, chart, tuple(gains))
 
 
 def _projection(run: RunView, notes: list[str]) -> Mapping[str, Any] | None:
@@ -237,6 +260,10 @@ def _story(run: RunView) -> list[str]:
     return [redact(sentence) for sentence in story]
 
 
+def _finite(value: Any) -> bool:
+    return value is not None and math.isfinite(float(value))
+
+
 def _command(command: object) -> str:
     return " ".join(map(str, command)) if isinstance(command, list | tuple) else str(command or "")
 
@@ -254,13 +281,9 @@ def _count(value: float) -> str:
 
 
 def _size(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            break
-        size_bytes /= 1024
-    else:
-        unit = "TiB"
-    return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(math.log(max(size_bytes, 1), 1024)), len(units) - 1)
+    return f"{size_bytes / 1024**power:.{min(power, 1)}f} {units[power]}"
 
 
 def _plural(number: int, noun: str) -> str:

@@ -135,7 +135,7 @@ def read_run(folder: str | Path) -> RunView:
         repeated_steps=(all_steps - sum(map(len, latest))) // max(len(ranks), 1),
         versions=versions,
         manifest=_manifest(launch.get("partition"), missing),
-        examples=tuple(examples) if isinstance(examples, list) else (),
+        examples=_examples(examples, missing),
         seconds=_seconds(outcome, tasks, events),
         finished=bool(ended) and outcome.get("exit_code", 0) == 0,
         missing=tuple(missing),
@@ -235,6 +235,26 @@ def _json(path: Path, missing: list[str], absent: str = "") -> Any:
     except ValueError as error:
         missing.append(f"{path.name} could not be read: {error}.")
         return {}
+
+
+def _examples(raw: Any, missing: list[str]) -> tuple[Mapping[str, Any], ...]:
+    """Entries that hold all a reader needs; the others are counted in a sentence."""
+
+    def whole(entry: Any) -> bool:
+        lists = [entry["before"], entry["after"]]
+        items = [(str(i["text"]), float(i["score"]), i["true"]) for items in lists for i in items]
+        return bool(items) and all(name in entry for name in ("relation", "query", "true"))
+
+    good = []
+    for entry in raw or ():
+        try:
+            if whole(entry):
+                good.append(entry)
+        except (KeyError, TypeError, ValueError):
+            continue
+    if len(good) < len(raw):
+        missing.append(f"{len(raw) - len(good)} ranking examples are incomplete and left out.")
+    return tuple(good)
 
 
 def _plan(text: str, missing: list[str]) -> TrainPlan | None:

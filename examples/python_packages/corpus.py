@@ -57,7 +57,7 @@ class Module:
     stars: list[str] = field(default_factory=list)
     """Modules whose names are taken in by `from … import *`."""
     imports: set[str] = field(default_factory=set)
-    """Dotted names that the top level imports, most specific first resolved in resolve.py."""
+    """Dotted names that the top level imports; the last part may be a name inside a module."""
 
 
 @dataclass

@@ -351,6 +351,21 @@ def test_no_text_holds_the_name_of_a_target(installed: Path) -> None:
     _assert_no_target_is_named(installed, at_least=1_000)
 
 
+def test_no_module_text_holds_the_name_of_a_target_elsewhere(installed: Path) -> None:
+    words = {i: re.findall("[^\\W_]+", t.lower()) for i, t in _texts(installed, "module").items()}
+    splits = pq.read_table(installed / "edges" / "uses.parquet")["split"].to_pylist()
+    ends = [(a.partition(":")[0], b) for a, b in _pairs(installed, "uses")]
+    across = [
+        (module, target)
+        for (module, target), split in zip(ends, splits, strict=True)
+        if split != "message" and module != target.partition(":")[0]
+    ]
+    assert len(across) >= 300
+    for module, target in across:
+        name = " ".join(builder.name_words(re.split(r"[:.]", target)[-1]))
+        assert f" {name} " not in f" {' '.join(words[module])} ", (module, target)
+
+
 def test_no_other_relation_joins_the_ends_of_a_uses_edge(installed: Path) -> None:
     uses, inherits = set(_pairs(installed, "uses")), set(_pairs(installed, "inherits"))
     assert inherits

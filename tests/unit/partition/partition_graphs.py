@@ -126,7 +126,7 @@ def _node_type(draw: st.DrawFn, rng: random.Random) -> dict[str, Any]:
         keys += '\nfeatures = ["size", "vector"]'
     if draw(st.booleans()):
         columns["label"] = [rng.choice([0, 1, 2, None]) for _ in ids]
-        columns["part"] = [rng.choice(["train", "valid", "val", "test", None]) for _ in ids]
+        columns["part"] = [rng.choice(["train", "valid", "val", "test", "none", None]) for _ in ids]
         fields += [("label", pa.int16()), ("part", pa.large_string())]
         keys += '\nlabel = "label"\nsplit = "part"'
     return {"columns": columns, "keys": keys, "schema": pa.schema(fields)}

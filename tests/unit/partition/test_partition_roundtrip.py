@@ -40,7 +40,9 @@ def quiet(line: str) -> None:
 class Parts:
     """A built partition, loaded with DGL, with original ids put back."""
 
-    def __init__(self, tables: dict[str, Any], folder: Path, hosts: int, trainers: int, **options: Any) -> None:
+    def __init__(
+        self, tables: dict[str, Any], folder: Path, hosts: int, trainers: int, **options: Any
+    ) -> None:
         self.tables = tables
         self.path = build(
             str(folder / "graph"),
@@ -169,7 +171,9 @@ def _check_node_targets(parts: Parts) -> None:
             assert all(first <= node < last for node in targets.id)
             found += zip(targets.id.tolist(), targets.split.tolist(), targets.label.tolist(), strict=True)
         rows = zip(columns["id"], columns["part"], columns["label"], strict=True)
-        expected = [(key, CODES[split], label) for key, split, label in rows if split and label is not None]
+        expected = [
+            (key, CODES[split], label) for key, split, label in rows if split in CODES and label is not None
+        ]
         assert sorted((str(parts.ids[name][i]), *rest) for i, *rest in found) == sorted(
             (str(key), *rest) for key, *rest in expected
         )

@@ -1,0 +1,296 @@
+"""What a plan costs on a partition before it runs: rows, LM tokens, time, memory, stage by stage.
+
+Owns the arithmetic and the table. Needs no servers: counts come from the partition's files, times
+from a few seconds of the plan's own model on this machine (measure.py). It leaves out sampling and
+RPC, and takes one trainer per part, each as fast as this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from partition.errors import UsageError
+from partition.manifest import PartitionManifest
+from pipeline.config import StagePlan, TrainPlan
+from pipeline.measure import Cost, LMCosts, measure_graph, measure_lm, measure_step, sample_texts
+from pipeline.model import LMGNN, stage_relations, text_types
+from pipeline.shapes import batch_shape
+from pipeline.targets import Schedule, read_links, read_texts
+
+MEASURED = (
+    "seconds and bytes per LM token, on 128 (forward) and 32 (backward) texts of the partition",
+    "seconds and bytes of graph encoder, head and loss, on a random batch of the expected size",
+    "seconds of one AdamW step over what a stage trains; memory of the process before the model",
+)
+COMPUTED = (
+    "steps and targets (exact), LM tokens (mean text length), distinct nodes of a batch (expected)",
+    "Adam (8 bytes a trained parameter), gradients and the copy that DeepSpeed averages (8), weights "
+    "(4, and 4 while saving), forward-only activations (bound)",
+)
+LEFT_OUT = (
+    "sampling, RPC and all-reduce, graph layers of evaluations",
+    "the slowdown by other trainers on the same cores",
+)
+_LIBRARIES = 80 * 2**20
+"""Bytes that dgl 1.1.3 and deepspeed 0.19.8 add to a process with torch and transformers."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One row of the table. Numbers are of the whole stage over all trainers unless named otherwise."""
+
+    name: str
+    kind: str
+    targets: int = 0
+    """Target edges, or texts of an mlm stage, of one epoch."""
+    steps: int = 0
+    nodes_per_batch: int = 0
+    """Expected distinct nodes in the batch of one part."""
+    texts_per_batch: int = 0
+    lm_tokens_backward: int = 0
+    """Tokens that run forward and backward."""
+    lm_tokens_forward: int = 0
+    """Tokens that run forward only, evaluations included."""
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    """Peak of one trainer."""
+
+
+def estimate(plan: TrainPlan, manifest: PartitionManifest, folder: str | Path) -> dict[str, Any]:
+    """The estimate as plain values: "stages" (StageCost each), "total", and what it rests on."""
+    before = torch.get_num_threads()
+    threads = plan.engine.threads or max(1, len(os.sched_getaffinity(0)) // manifest.trainers)
+    torch.set_num_threads(threads)
+    try:
+        return _Estimate(plan, manifest, Path(folder), threads).answer()
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Estimate:
+    """The model and the costs that the stages share."""
+
+    def __init__(self, plan: TrainPlan, manifest: PartitionManifest, folder: Path, threads: int) -> None:
+        self.plan, self.manifest, self.folder, self.threads = plan, manifest, folder, threads
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.base_bytes = 0 if self.device.type == "cuda" else resident + _LIBRARIES
+        self.model = LMGNN(plan, manifest).to(self.device)
+        texts = [t for t in manifest.node_types if t.text]
+        self.tokens = sum(t.tokens for t in texts)
+        self.mean_length = self.tokens / max(sum(t.count for t in texts), 1)
+        self.lm = self._measure_lm()
+
+    def answer(self) -> dict[str, Any]:
+        stages = [self._stage(stage) for stage in self.plan.stages]
+        stages.append(self._around())
+        return {
+            "plan": self.plan.name,
+            "partition": self.manifest.id,
+            "hosts": self.manifest.hosts,
+            "trainers": self.manifest.parts,
+            "device": str(self.device),
+            "threads": self.threads,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "stages": [asdict(stage) for stage in stages],
+            "total": {
+                "seconds": sum(s.seconds for s in stages),
+                "lm_tokens_forward": sum(s.lm_tokens_forward for s in stages),
+                "lm_tokens_backward": sum(s.lm_tokens_backward for s in stages),
+                "memory_bytes": max(s.memory_bytes for s in stages),
+                "host_bytes": self._host_bytes(),
+            },
+            "lm_per_token": asdict(self.lm),
+            "measured": MEASURED,
+            "computed": COMPUTED,
+            "left_out": LEFT_OUT,
+        }
+
+    def _measure_lm(self) -> LMCosts:
+        texts = sample_texts(self.manifest, self.folder, 128)
+        encoder = next(self.model.text.distinct(), None)
+        if encoder is None or not texts.values.numel():
+            return LMCosts()
+        masked = self.model.masked[0] if len(self.model.masked) else None
+        share = next((s.mask for s in self.plan.stages if s.kind == "mlm"), 0.15)
+        return measure_lm(encoder, masked, texts, share=share, engine=self.plan.engine)
+
+    def _stage(self, stage: StagePlan) -> StageCost:
+        trained = [p for group in self.model.trained_parameters(stage).values() for p in group]
+        cost = self._masked_stage(stage) if stage.kind == "mlm" else self._link_stage(stage)
+        return replace(
+            cost,
+            seconds=cost.seconds + cost.steps * measure_step(trained),
+            memory_bytes=cost.memory_bytes + self._fixed_bytes(stage, sum(p.numel() for p in trained)),
+        )
+
+    def _schedule(self, stage: StagePlan, sizes: Sequence[int]) -> Schedule:
+        return Schedule(tuple(sizes), stage.batch_size, stage.epochs, self.plan.engine.accumulate, 0)
+
+    def _masked_stage(self, stage: StagePlan) -> StageCost:
+        manifest = self.manifest
+        sizes = [len(read_texts(manifest, part=p, split="train")) for p in range(manifest.parts)]
+        held_out = [len(read_texts(manifest, part=p, split="valid")) for p in range(manifest.parts)]
+        schedule = self._schedule(stage, sizes)
+        rows = sum(sizes) / manifest.parts / schedule.batches_per_epoch
+        batches = schedule.steps * self.plan.engine.accumulate
+        backward = batches * rows * self.mean_length
+        evaluated = stage.evals * min(max(held_out), stage.eval_targets or max(held_out)) * self.mean_length
+        return StageCost(
+            name=stage.name,
+            kind=stage.kind,
+            targets=sum(sizes),
+            steps=schedule.steps,
+            nodes_per_batch=math.ceil(rows),
+            texts_per_batch=math.ceil(rows),
+            lm_tokens_backward=round(backward * manifest.parts),
+            lm_tokens_forward=round(evaluated * manifest.parts),
+            seconds=backward * self.lm.masked.seconds + evaluated * self.lm.forward.seconds,
+            memory_bytes=round(rows * self.mean_length * self.lm.masked.saved_bytes),
+        )
+
+    def _link_stage(self, stage: StagePlan) -> StageCost:
+        plan, manifest = self.plan, self.manifest
+        task = plan.tasks[stage.task] if stage.task else next(iter(plan.tasks.values()))
+        relations = stage_relations(stage, plan, manifest)
+        sizes = [
+            len(read_links(self.folder, manifest, part=p, relations=relations, split="train"))
+            for p in range(manifest.parts)
+        ]
+        schedule = self._schedule(stage, sizes)
+        batches = schedule.steps * plan.engine.accumulate
+        of = {name: manifest.relation(name).targets.get("train", 0) for name in relations}
+        share = 1 / manifest.parts / schedule.batches_per_epoch
+        with_graph = stage.kind != "graph_lm"
+        hops = plan.model.gnn_layers if with_graph and self.model.encoder(stage.task).gnn.uses_edges else 0
+        shape = batch_shape(
+            plan, manifest, task, {name: n * share for name, n in of.items() if n}, hops=hops
+        )  # fmt: skip
+        graph = measure_graph(self.model, manifest, stage, shape, plan.engine) if with_graph else Cost()
+        texts = sum(shape.nodes[-1][t] for t in text_types(manifest))
+        trained = {"graph_lm": texts, "gnn_warm": 0, "joint": min(texts, stage.train_nodes)}[stage.kind]
+        other = texts - trained if stage.kind == "joint" else 0
+        # A frozen LM encodes every text once, an LM in training again at every evaluation.
+        passes = 1 if stage.kind == "gnn_warm" else stage.evals
+        backward = batches * trained * self.mean_length
+        forward = batches * other * self.mean_length + passes * self.tokens / manifest.parts
+        return StageCost(
+            name=stage.name,
+            kind=stage.kind,
+            targets=sum(sizes),
+            steps=schedule.steps,
+            nodes_per_batch=sum(shape.nodes[-1].values()),
+            texts_per_batch=texts,
+            lm_tokens_backward=round(backward * manifest.parts),
+            lm_tokens_forward=round(forward * manifest.parts),
+            seconds=backward * self.lm.train.seconds
+            + forward * self.lm.forward.seconds
+            + batches * graph.seconds,
+            memory_bytes=round(graph.saved_bytes + trained * self.mean_length * self.lm.train.saved_bytes),
+        )
+
+    def _around(self) -> StageCost:
+        """Every text encoded before training, and for each task's test."""
+        tokens = self.tokens * (1 + len(self.plan.tasks))
+        seconds = tokens / self.manifest.parts * self.lm.forward.seconds
+        memory = self.base_bytes + 4 * sum(p.numel() for p in self.model.parameters())
+        return StageCost(
+            name="start, test", kind="evaluate", lm_tokens_forward=tokens, seconds=seconds,
+            memory_bytes=memory,
+        )  # fmt: skip
+
+    def _fixed_bytes(self, stage: StagePlan, trained: int) -> int:
+        """Libraries, weights, gradients, Adam, and one forward-only sub-batch of the LM."""
+        adam = 8 * trained / (self.manifest.parts if self.plan.engine.zero else 1)
+        weights = 8 * sum(p.numel() for p in self.model.parameters())
+        encoder = next(self.model.text.distinct(), None)
+        wide = 0
+        if encoder is not None:
+            config = encoder.base.config
+            widest = 4 * config.hidden_size + 2 * getattr(config, "intermediate_size", 4 * config.hidden_size)
+            wide = 4 * stage.forward_rows * self.plan.model.max_length * widest
+        return round(self.base_bytes + weights + 8 * trained + adam + wide)
+
+    def _host_bytes(self) -> int:
+        """Of the largest host: its part's files, and the tables of text and hidden embeddings."""
+        files = [0] * self.manifest.hosts
+        for name, info in self.manifest.files.items():
+            host = name.partition("/")[0].removeprefix("part")
+            if host.isdecimal() and "/" in name:
+                files[int(host)] += info.size
+        width = max((e.width for e in self.model.text.distinct()), default=0)
+        texts = sum(t.count for t in self.manifest.node_types if t.text)
+        everyone = sum(t.count for t in self.manifest.node_types)
+        hidden = 4 * self.plan.model.hidden * (1 + self.plan.model.gnn_layers) * everyone
+        return round(max(files) + (2 * width * texts + hidden) / self.manifest.hosts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipeline estimate`: a table, or one line of JSON."""
+    parser = argparse.ArgumentParser(
+        prog="lmgnn estimate",
+        description="Say what a plan costs on a partition before it runs.",
+        epilog="example: python -m pipeline estimate --plan runs/latest/plan.json --partition store/0a1b2c",
+    )
+    parser.add_argument("--plan", required=True, type=Path, help="plan.json that a run or `lmgnn plan` wrote")
+    parser.add_argument("--partition", required=True, type=Path, help="folder of a finished partition")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    try:
+        plan = TrainPlan.from_json(options.plan.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(f"--plan {options.plan}: {error}", hint="expected a plan.json") from None
+    answer = estimate(plan, PartitionManifest.load(options.partition), options.partition)
+    if options.json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+    else:
+        show(answer, Console(width=None if sys.stdout.isatty() else 120))
+    return 0
+
+
+def show(answer: Mapping[str, Any], console: Console) -> None:
+    """The estimate as a table for a person."""
+    table = Table(title=f"{answer['plan']} on {answer['trainers']} trainers, {answer['hosts']} hosts")
+    table.add_column("stage")
+    headings = ("targets", "steps", "nodes/batch", "LM tokens trained", "forward only", "time", "memory")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in answer["stages"]:
+        counts = ("targets", "steps", "nodes_per_batch", "lm_tokens_backward", "lm_tokens_forward")
+        cells = [f"{row[name]:,}" for name in counts]
+        table.add_row(row["name"], *cells, _duration(row["seconds"]), _size(row["memory_bytes"]))
+    total = answer["total"]
+    cells = [f"{total[name]:,}" for name in ("lm_tokens_backward", "lm_tokens_forward")]
+    cells += [_duration(total["seconds"]), _size(total["memory_bytes"])]
+    table.add_row("total", "", "", "", *cells, style="bold")
+    console.print(table)
+    device, threads = answer["device"], answer["threads"]
+    console.print(
+        f"Memory is of one trainer; a host's graph and tables take {_size(total['host_bytes'])} more."
+    )
+    console.print(f"Measured on {device} with {threads} threads: {'; '.join(answer['measured'])}.")
+    console.print(f"Computed: {'; '.join(answer['computed'])}.")
+    console.print(f"Left out: {'; '.join(answer['left_out'])}.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

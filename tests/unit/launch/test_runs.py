@@ -1,0 +1,182 @@
+"""Paths, run folders, outcomes and the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launch import runs
+from launch.__main__ import main
+from launch.cluster import local_cluster
+from launch.outcome import FirstFailed, Outcome, exit_code_of, reading_of, shell_code
+from launch.steps import last_json, partition_arguments
+from partition.errors import LockedError, UsageError
+from pipeline.config import TrainPlan, load_plan
+
+ROOT = Path(__file__).parents[3]
+PLAN = ROOT / "tests" / "data" / "fake_job" / "plan.toml"
+
+
+@pytest.fixture
+def plan() -> TrainPlan:
+    return load_plan(PLAN)
+
+
+def test_paths_of_a_plan_are_found_beside_it_first_then_at_home(tmp_path: Path, plan: TrainPlan) -> None:
+    beside, home = tmp_path / "plans", tmp_path / "home"
+    (beside / "graph").mkdir(parents=True)
+    home.mkdir()
+    found = runs.resolve_plan(plan, beside, home)
+    assert found.graph.path == str(beside / "graph")
+    assert found.partition.store == str(home / "store")
+    (beside / "graph").rmdir()
+    assert runs.resolve_plan(plan, beside, home).graph.path == str(home / "graph")
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/graph", "/data/graph", "memory://graph"])
+def test_urls_and_absolute_paths_stay(tmp_path: Path, plan: TrainPlan, path: str) -> None:
+    asked = replace(plan, graph=replace(plan.graph, path=path))
+    assert runs.resolve_plan(asked, tmp_path, tmp_path).graph.path == path
+
+
+def test_a_hub_name_of_a_model_stays_a_name(tmp_path: Path, plan: TrainPlan) -> None:
+    asked = replace(plan, model=replace(plan.model, lm="org/encoder"))
+    assert runs.resolve_plan(asked, tmp_path, tmp_path).model.lm == "org/encoder"
+    (tmp_path / "org" / "encoder").mkdir(parents=True)
+    assert runs.resolve_plan(asked, tmp_path, tmp_path).model.lm == str(tmp_path / "org" / "encoder")
+
+
+def test_a_missing_builder_is_named(tmp_path: Path, plan: TrainPlan) -> None:
+    asked = replace(plan, graph=replace(plan.graph, builder="build.py"))
+    with pytest.raises(UsageError, match=r"graph\.builder.*build\.py"):
+        runs.resolve_plan(asked, tmp_path, tmp_path)
+
+
+def test_paths_on_the_command_line_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = runs.absolute_overrides(["graph.path=mine", "seed=3", "graph.path=s3://b/g", "model.lm=hub/name"])
+    assert asked == [f'graph.path="{tmp_path}/mine"', "seed=3", "graph.path=s3://b/g", "model.lm=hub/name"]
+    assert load_plan(PLAN, asked[:1]).graph.path == str(tmp_path / "mine")
+
+
+def test_a_run_folder_is_made_once_and_held_by_one(tmp_path: Path, plan: TrainPlan) -> None:
+    folder = runs.create(plan, path=tmp_path / "run", name="", command="lmgnn run", versions={})
+    assert TrainPlan.from_json((folder.path / "plan.json").read_text()) == plan
+    assert runs.is_alive(folder.path)
+    with pytest.raises(LockedError, match="in use"):
+        runs.reopen(folder.path, plan, hosts=1, trainers_per_host=2)
+    folder.lock.close()
+    assert not runs.is_alive(folder.path)
+    again = runs.reopen(folder.path, plan, hosts=1, trainers_per_host=2)
+    assert again.run_id == folder.run_id
+    again.lock.close()
+
+
+def test_latest_is_the_newest_run(tmp_path: Path, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "home", lambda: tmp_path)
+    made = [runs.create(plan, path=None, name="n", command="", versions={}) for _ in range(3)]
+    assert len({f.path for f in made}) == 3
+    assert runs.find("latest") == made[-1].path
+    assert runs.find(made[0].path.name) == made[0].path
+    with pytest.raises(UsageError, match="no run 'other'"):
+        runs.find("other")
+
+
+def test_the_partition_command_carries_every_choice_of_the_plan(plan: TrainPlan) -> None:
+    asked = replace(
+        plan,
+        graph=replace(plan.graph, relations=("uses", "imports")),
+        partition=replace(plan.partition, keep_eval_edges=True, reverse=False, seed=5, store="/s"),
+    )
+    cluster = local_cluster(nodes=2, trainers_per_host=3, servers_per_host=1)
+    line = " ".join(partition_arguments(asked, cluster))
+    for part in (
+        "--hosts 2 --trainers 3",
+        "--method metis --cluster-size 500 --seed 5",
+        "--keep-eval-edges --no-reverse --relations uses --relations imports",
+        f"--tokenizer {plan.model.lm} --max-length 64",
+        "--store /s",
+    ):
+        assert part in line
+
+
+def test_the_result_of_a_step_is_the_json_of_its_last_line() -> None:
+    assert last_json('noise\n{"path": "/p"}\n') == {"path": "/p"}
+    assert last_json("") == last_json("words\n") == last_json("3\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("returncode", "job", "shell", "words"),
+    [
+        (2, 2, 2, "usage"),
+        (14, 14, 14, "disk full"),
+        (5, 10, 5, "exit code 5"),
+        (1, 10, 1, "exit code 1"),
+        (-9, 10, 137, "SIGKILL.*memory"),
+        (-7, 10, 135, "SIGBUS.*/dev/shm"),
+        (-11, 10, 139, "SIGSEGV.*crash"),
+        (-15, 10, 143, "SIGTERM"),
+    ],
+)
+def test_return_codes_have_a_class_a_shell_code_and_words(
+    returncode: int, job: int, shell: int, words: str
+) -> None:
+    assert exit_code_of(returncode) == job
+    assert shell_code(returncode) == shell
+    assert re.search(words, reading_of(returncode))
+
+
+def test_an_outcome_is_written_whole(tmp_path: Path) -> None:
+    failed = FirstFailed("node-1", "trainer", 3, 137, "SIGKILL", "/log", "tail")
+    Outcome(10, "trainer 3 @ node-1 failed", failed, 12.5, 100, 1).write(tmp_path)
+    found = json.loads((tmp_path / "outcome.json").read_text())
+    assert found["class"] == "worker failed"
+    assert found["first_failed"]["host"] == "node-1"
+    assert [p.name for p in tmp_path.iterdir()] == ["outcome.json"]
+
+
+def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "partition" in capsys.readouterr().err
+
+
+def test_a_missing_plan_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "no such plan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "fast", "5d"])
+def test_a_hang_limit_is_a_positive_time(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--hang-timeout", text])
+    assert "expected a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "stop"])
+def test_help_has_an_example_and_the_defaults(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0
+    assert f"example: lmgnn {command}" in capsys.readouterr().out
+
+
+def test_importing_the_command_takes_no_training_library_and_no_time() -> None:
+    script = (
+        "import sys, time; start = time.process_time(); import launch.__main__; "
+        "print(time.process_time() - start, *{m.split('.')[0] for m in sys.modules})"
+    )
+    times = []
+    for _ in range(5):
+        result = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        seconds, *modules = result.stdout.split()
+        times.append(float(seconds))
+        assert not {"torch", "dgl", "transformers", "deepspeed", "numpy", "pyarrow"} & set(modules)
+    assert min(times) < 0.15
