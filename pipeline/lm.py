@@ -85,9 +85,9 @@ class TextEncoder(nn.Module):
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
         """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""
         ids, mask = tokens.padded(self.base.config.pad_token_id or 0)
-        attention = mask.clone()
         self.tokens_run += ids.numel()
-        attention[:, 0] = True  # softmax over no token at all would be NaN
+        attention = mask.clone()
+        attention[:, 0] = True  # attention kernels differ in what they make of a text without tokens
         return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask
 
     def forward(self, tokens: Ragged) -> Tensor:

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 PANELS = {"text": "text alone (LM as it came)", "graph_lm": "graph-aware LM", "lm_gnn": "LM-GNN"}
 MOST_NODES = 1000
@@ -111,9 +112,10 @@ def _plane(rows: np.ndarray) -> np.ndarray:
     if len(rows) < 10 or rows.shape[1] < 3:
         return np.pad(rows, ((0, 0), (0, 2)))[:, :2]
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    return np.asarray(
-        TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(rows)
-    )
+    with threadpool_limits(1):  # sums in one order, so the same picture everywhere
+        return np.asarray(
+            TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(rows)
+        )
 
 
 def _nearness(rows: np.ndarray, edges: np.ndarray) -> str:

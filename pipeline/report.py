@@ -277,7 +277,7 @@ def _signed(value: float) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}".replace(",", " ")
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def _size(size_bytes: float) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
+from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole, verify
 
 SAVER = r"""
 import builtins, itertools, os, shutil, signal, sys, threading
@@ -98,6 +98,8 @@ def last_saved(output: str) -> int:
 
 def check_old_or_new(folder: Path, saved: int, *, world: int, size: int) -> Checkpoint:
     """The newest whole checkpoint is the last one reported or the one under way, with its own bytes."""
+    for committed in folder.glob("[0-9]*"):
+        verify(committed)  # nothing torn goes by a checkpoint's name, not even one being deleted
     found = newest_whole(folder)
     assert found is not None
     step = found.state["step"]
