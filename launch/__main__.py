@@ -18,25 +18,25 @@ from partition.errors import LMGNNError, UsageError
 OWN = ("run", "plan", "status", "stop")
 HANDED_ON = {
     "partition": ("partition", "build, list, show and verify partitioned graphs"),
-    "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan on a partition"),
-    "baselines": ("pipeline", "classical models on the same task, for comparison"),
-    "report": ("pipeline", "write a run's report.html again"),
-    "eval": ("pipeline", "evaluate a trained model"),
-    "embed": ("pipeline", "write embeddings of all nodes"),
-    "predict": ("pipeline", "score pairs of nodes"),
-    "bench": ("pipeline", "measure this machine"),
+    "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan.json on a finished partition"),
+    "baselines": ("pipeline", "popularity and TF-IDF on a run's task: `lmgnn baselines runs/latest`"),
+    "report": ("pipeline", "write a run's report.html again: `lmgnn report runs/latest`"),
+    "eval": ("pipeline", "not there yet: evaluate a trained model"),
+    "embed": ("pipeline", "not there yet; a run writes embeddings of all nodes into its export/"),
+    "predict": ("pipeline", "not there yet: score pairs of nodes"),
+    "bench": ("pipeline", "not there yet: measure this machine"),
     "doctor": ("pipeline", "versions, devices and where the code comes from"),
 }
 INTRODUCTION = """\
 Train a language model and a graph neural network together on a graph whose nodes have text.
 
-  lmgnn                                  the default job: one graph, all stages, a report
-  lmgnn run --config my.toml             a job of your own
-  lmgnn plan --config my.toml            what it would start, compute and need
-  lmgnn run --config my.toml --nodes 2 --trainers-per-node 2
-  lmgnn run --run-dir latest             go on with the last run where it stopped
-  lmgnn status                           how the last run is doing
-  lmgnn stop latest                      save a checkpoint and end
+  lmgnn                                         the default job: one graph, all stages, a report
+  lmgnn run --config my.toml                    a job of your own
+  lmgnn plan --config my.toml                   what it would start, compute and need
+  lmgnn run --config my.toml --nodes 2          over two hosts, simulated on this machine
+  lmgnn run --config my.toml --run-dir latest   go on with the last run where it stopped
+  lmgnn status                                  how the last run is doing
+  lmgnn stop latest                             save a checkpoint and end
 """
 
 
@@ -90,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, text in (("run", "run a job from graph to report"), ("plan", "show what `run` would do")):
+    for name, text in (
+        ("run", "run a job from graph to report"),
+        ("plan", "show what `run` would do; builds graph and partition, trains nothing"),
+    ):
         command = _command(commands, name, text, f"lmgnn {name} --config my.toml --set engine.zero=1")
         _add_run_flags(command)
         command.set_defaults(act=_run, dry_run=name == "plan")
@@ -125,19 +128,24 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", default=str(DEFAULT_PLAN), metavar="FILE", help="the plan, a TOML file")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="change the plan, e.g. --set stages.joint.epochs=2 (may be repeated)")  # fmt: skip
+        help="change a key of the plan, e.g. --set stages.joint.epochs=2 (may be repeated)")  # fmt: skip
     add("--nodes", type=int, default=1, metavar="N",
         help="hosts; more than one are simulated on this machine, with networks of their own")  # fmt: skip
     add("--trainers-per-node", type=int, metavar="T", help="processes that train; unset: one per GPU, or 2")
     add("--servers-per-node", type=int, default=1, metavar="S", help="processes that serve the graph")
     add("--run-dir", default="", metavar="FOLDER",
-        help="where results go; unset: runs/TIME-NAME. A run's folder, or `latest`, goes on")  # fmt: skip
+        help="results; unset: runs/TIME-NAME. A run's folder, or `latest`: go on, same plan")  # fmt: skip
     add("--name", default="", help="name of the new run folder; unset: the plan's")
-    add("--resume", choices=("auto", "never"), default="auto", help="from the newest good checkpoint, or not")
+    add(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="with the folder of a run: go on from its newest good checkpoint, or refuse",
+    )
     add("--max-restarts", type=int, default=0, metavar="R",
-        help="start the whole job again after a failure, so many times")  # fmt: skip
+        help="after a failure start all again from the newest checkpoint, so many times")  # fmt: skip
     add("--hang-timeout", type=_duration, default="15m", metavar="TIME",
-        help="without a sign of life for so long, the job is ended (90, 90s, 15m, 2h)")  # fmt: skip
+        help="a trainer that is silent for so long ends the job (90, 90s, 15m, 2h)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object on stdout at the end, all else on stderr")
 
 

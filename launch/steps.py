@@ -70,8 +70,9 @@ def prepare(steps: Steps, plan: TrainPlan, cluster: ClusterSpec, console: Consol
 def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...]:
     """The command line of `partition build` for a plan on a cluster."""
     cut = plan.partition
+    parts = cut.parts_per_host or cluster.trainers_per_host
     arguments = ["-m", "partition", "build", plan.graph.path, "--store", cut.store]
-    arguments += ["--hosts", str(len(cluster.hosts)), "--trainers", str(cluster.trainers_per_host)]
+    arguments += ["--hosts", str(len(cluster.hosts)), "--trainers", str(parts)]
     arguments += ["--method", cut.method, "--cluster-size", str(cut.cluster_size), "--seed", str(cut.seed)]
     arguments += ["--keep-eval-edges"] if cut.keep_eval_edges else []
     arguments += ["--reverse" if cut.reverse else "--no-reverse"]

@@ -46,13 +46,16 @@ class GraphPlan:
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """How the graph is cut. Hosts come from --nodes, trainers from --trainers-per-node."""
+    """How the graph is cut; one part of it per host (--nodes), cut further for its trainers."""
 
     store: str = "store"
     """Folder that keeps finished partitions, found again by their id."""
     method: str = "metis"
     cluster_size: int = 500
     """Nodes of a cluster, the smallest level of the hierarchy (250 to 1,000 are sensible)."""
+    parts_per_host: int = 0
+    """Trainers' parts of a host; 0 = one per trainer. With more parts than trainers, each trainer
+    takes several and adds their gradients up: the numbers of a larger job on fewer devices."""
     seed: int = 0
     keep_eval_edges: bool = False
     """Leave validation and test edges in the stored graph (they then carry messages)."""
@@ -61,6 +64,7 @@ class PartitionPlan:
 
     def __post_init__(self) -> None:
         _check(self.cluster_size >= 2, "partition.cluster_size", self.cluster_size, "at least 2")
+        _check(self.parts_per_host >= 0, "partition.parts_per_host", self.parts_per_host, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,8 @@ class EnginePlan:
     """How DeepSpeed steps."""
 
     zero: int = 0
-    """ZeRO stage: 0, 1 (optimizer state sharded) or 2 (gradients too)."""
+    """ZeRO stage: 0, 1 (optimizer state sharded) or 2 (gradients too; stages with a GNN or several
+    LMs then use 1, since DeepSpeed needs one order of backward on all trainers)."""
     clip: float = 1.0
     """Norm that gradients are clipped to; 0 = not at all."""
     accumulate: int = 1

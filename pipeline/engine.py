@@ -37,6 +37,13 @@ def pick_precision(plan: EnginePlan, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if plan.precision == "bf16" else torch.float32
 
 
+def zero_stage(plan: EnginePlan, *, same_order: bool) -> int:
+    """The ZeRO stage for a training stage. ZeRO-2 (DeepSpeed 0.19) adds up wrong gradients without a
+    word where two trainers go backward in different orders, as they do when a batch lacks a relation
+    or one of several LMs; `same_order` says that this cannot happen."""
+    return plan.zero if same_order else min(plan.zero, 1)
+
+
 class Engine:
     """Steps the parameters of one stage."""
 
@@ -46,12 +53,14 @@ class Engine:
         groups: Mapping[str, tuple[list[nn.Parameter], float]],
         plan: EnginePlan,
         *,
+        zero: int,
         batches_per_step: int,
         weight_decay: float,
         device: torch.device,
     ) -> None:
-        """`groups`: name -> (parameters, learning rate); `batches_per_step`: on this trainer."""
-        self._plan, self._device = plan, device
+        """`groups`: name -> (parameters, learning rate); `zero`: ZeRO stage, see `zero_stage`;
+        `batches_per_step`: on this trainer."""
+        self.zero, self._device = zero, device
         self._rates = {name: rate for name, (_, rate) in groups.items()}
         self._precision = pick_precision(plan, device)
         self._parameters = [p for parameters, _ in groups.values() for p in parameters]
@@ -69,7 +78,7 @@ class Engine:
             "gradient_accumulation_steps": batches_per_step,
             # DeepSpeed 0.19 clips to 1.0 when this is left out.
             "gradient_clipping": plan.clip,
-            "zero_optimization": {"stage": plan.zero},
+            "zero_optimization": {"stage": zero},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
         }
@@ -91,11 +100,14 @@ class Engine:
     def backward(self, loss: Tensor, *, terms: Tensor, last: bool) -> None:
         """Back-propagate one batch's sum of losses; `terms`: number of terms of the whole step,
         `last`: whether it is the step's last batch on this trainer."""
-        # A parameter without a gradient on one rank breaks ZeRO's flat buffers (DeepSpeed 0.19).
-        touched = torch.stack([p.sum() for p in self._parameters]).sum() * 0.0
         # DeepSpeed averages over the trainers; undo that.
         weight = (self._world / terms.clamp(min=1)).to(loss.dtype)
-        self._engine.backward(loss * weight + touched, scale_wrt_gas=False)
+        loss = loss * weight
+        if self.zero:
+            # A parameter without a gradient on one rank breaks ZeRO's flat buffers (DeepSpeed 0.19).
+            # Plain averaging fills in zeros by itself, and this costs two passes over the weights.
+            loss = loss + torch.stack([p.sum() for p in self._parameters]).sum() * 0.0
+        self._engine.backward(loss, scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the batch; the gradients wait for the last one
 
@@ -110,7 +122,7 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rates[group["name"]] * factor
         norm: Any = None
-        if not self._plan.zero:  # then DeepSpeed clips without keeping the norm
+        if not self.zero:  # then DeepSpeed clips without keeping the norm
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
         self._engine.step()
@@ -118,7 +130,7 @@ class Engine:
 
     def state(self) -> dict[str, Any]:
         """This rank's optimiser state; plain tensors, numbers and containers."""
-        if self._plan.zero == 0:
+        if self.zero == 0:
             return {"optimizer": self._optimizer.state_dict()}
         return {
             "optimizer": self._optimizer.optimizer.state_dict(),
@@ -127,7 +139,7 @@ class Engine:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; the model's own weights must have been loaded before."""
-        if self._plan.zero == 0:
+        if self.zero == 0:
             self._optimizer.load_state_dict(state["optimizer"])
             return
         self._optimizer.optimizer.load_state_dict(state["optimizer"])

@@ -26,6 +26,10 @@ from pipeline.config import ModelPlan
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
+_LENGTHS = 4
+"""Sub-batches of similar length that texts with gradients run in."""
+_SMALLEST_BATCH = 16
+
 
 class TextEncoder(nn.Module):
     """A transformer and a pooling: token lists -> one vector each."""
@@ -91,7 +95,33 @@ class TextEncoder(nn.Module):
         return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask
 
     def forward(self, tokens: Ragged) -> Tensor:
-        """One vector per text, N x D; zeros for a text without tokens."""
+        """One vector per text, N x D; zeros for a text without tokens.
+
+        Runs in a few sub-batches of similar length: a random batch nearly always holds a long text,
+        to which all others would be padded.
+        """
+        return self._in_batches(tokens, max(_SMALLEST_BATCH, -(-len(tokens) // _LENGTHS)))
+
+    def encode(self, tokens: Ragged, rows_per_batch: int) -> Tensor:
+        """`forward` without gradients and dropout, in sub-batches of `rows_per_batch`."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self._in_batches(tokens, rows_per_batch)
+        finally:
+            self.train(was_training)
+
+    def _in_batches(self, tokens: Ragged, rows: int) -> Tensor:
+        """Longest texts first, so that memory peaks at once; the result is in the given order."""
+        if not len(tokens):
+            return self.base.get_input_embeddings().weight.new_zeros(0, self.width)
+        order = tokens.lengths().argsort(descending=True, stable=True)
+        vectors = torch.cat([self._pooled(tokens.select(chosen)) for chosen in order.split(rows)])
+        return torch.empty_like(vectors).index_copy(0, order, vectors)
+
+    def _pooled(self, tokens: Ragged) -> Tensor:
+        """One sub-batch: N x D."""
         if tokens.values.numel() == 0:
             return self.base.get_input_embeddings().weight.new_zeros(len(tokens), self.width)
         states, mask = self.hidden(tokens)
@@ -100,25 +130,6 @@ class TextEncoder(nn.Module):
         weights = mask.to(torch.float32)
         total = torch.einsum("nld,nl->nd", states.to(torch.float32), weights)
         return (total / weights.sum(1, keepdim=True).clamp(min=1)).to(states.dtype)
-
-    def encode(self, tokens: Ragged, rows_per_batch: int) -> Tensor:
-        """`forward` without gradients and dropout, N x D in the given order.
-
-        Texts run in sub-batches of `rows_per_batch`, longest first, so that little is padded and
-        memory peaks at once.
-        """
-        order = tokens.lengths().argsort(descending=True, stable=True)
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                parts = [self(tokens.select(rows)) for rows in order.split(rows_per_batch) if len(rows)]
-        finally:
-            self.train(was_training)
-        if not parts:
-            return self.base.get_input_embeddings().weight.new_zeros(0, self.width).detach()
-        sorted_vectors = torch.cat(parts)
-        return torch.empty_like(sorted_vectors).index_copy_(0, order, sorted_vectors)
 
     def masked_lm(self) -> MaskedLM:
         """This encoder with a masked-LM head on top: the source's own, or a new one if it has none."""

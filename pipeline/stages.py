@@ -15,7 +15,7 @@ from partition.errors import DataError
 from pipeline.batch import Batch
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
-from pipeline.engine import Engine
+from pipeline.engine import Engine, zero_stage
 from pipeline.graph import Table
 from pipeline.hashing import key_of
 from pipeline.model import stage_relations
@@ -34,6 +34,8 @@ class StageRule(Protocol):
     """What distinguishes a stage; the loop does the rest."""
 
     trains_lm: bool
+    text_only: bool
+    """Whether nothing but LM and head take part."""
     metric: str
 
     def targets(self, part: int) -> Links | Texts: ...
@@ -57,6 +59,7 @@ class MaskedLMStage:
     """Guess hidden tokens of the graph's own texts."""
 
     trains_lm = True
+    text_only = True
     metric = "negative_loss"
 
     def __init__(self, trainer: Trainer, stage: StagePlan) -> None:
@@ -101,14 +104,14 @@ class LinkStage:
 
     metric = "mrr"
     trains_lm = True
-    with_graph = True
+    text_only = False
 
     def __init__(self, trainer: Trainer, stage: StagePlan) -> None:
         self._trainer, self._stage = trainer, stage
         plan, graph = trainer.plan, trainer.graph
         self.task = plan.tasks[stage.task] if stage.task else next(iter(plan.tasks.values()))
         self.relations = stage_relations(stage, plan, graph.manifest)
-        uses_edges = self.with_graph and trainer.model.encoder(stage.task).gnn.uses_edges
+        uses_edges = not self.text_only and trainer.model.encoder(stage.task).gnn.uses_edges
         self._batches = LinkBatches(
             graph, self.task, self.relations, fanout=fanouts(graph, plan.model) if uses_edges else ()
         )
@@ -149,7 +152,7 @@ class LinkStage:
 class GraphLMStage(LinkStage):
     """Link prediction on text embeddings alone (paper 4.4.1)."""
 
-    with_graph = False
+    text_only = True
 
     def inputs(self, batch: Batch) -> Batch:
         return self._trainer.inputs.texts(batch, budget=None)
@@ -222,11 +225,13 @@ class _Loop:
             plan.engine.accumulate,
             key_of(plan.seed, stage.name, "order"),
         )
+        self.zero = zero_stage(plan.engine, same_order=self.rule.text_only and plan.model.lm_shared)
         groups = trainer.model.trained_parameters(stage)
         self.engine = Engine(
             trainer.model,
             {"lm": (groups["lm"], stage.lm_rate), "rest": (groups["rest"], stage.rate)},
             plan.engine,
+            zero=self.zero,
             batches_per_step=len(trainer.parts) * plan.engine.accumulate,
             weight_decay=stage.weight_decay,
             device=trainer.device,

@@ -110,7 +110,7 @@ class Trainer:
         """This rank's files of a checkpoint; without an engine only what inference needs."""
         if self.rank == 0:
             save_tensors(folder / _WEIGHTS, dict(self.model.weights()))
-        if engine is not None and (self.rank == 0 or self.plan.engine.zero):
+        if engine is not None and (self.rank == 0 or engine.zero):
             save_optimizer(folder / _OPTIMIZER, engine.state())
         tables = self._tables(state=engine is not None)
         for part in self.parts if tables else ():
@@ -134,8 +134,8 @@ class Trainer:
                 if name in tables and len(rows):
                     tables[name].write(self._part_range(name, part)[0], rows)
         if engine is not None:
-            zero = self.plan.engine.zero
-            engine.load_state(load_optimizer(saved.rank_folder(self.rank if zero else 0) / _OPTIMIZER))
+            rank = self.rank if engine.zero else 0
+            engine.load_state(load_optimizer(saved.rank_folder(rank) / _OPTIMIZER))
         torch.distributed.barrier()
 
     def load_from_other_run(self, folder: Path) -> None:

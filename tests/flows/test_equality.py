@@ -1,7 +1,8 @@
 """The same targets give the same parameters, however trainers share them.
 
-Two equal communities that no edge joins; one has notes, the other memos, and each type's texts have
-an LM of their own. So each part lacks a node type, and its trainer never uses that type's LM.
+Two equal communities that no edge joins; one has notes and places, the other memos and spots. Notes
+and memos have texts with an LM of their own, places and spots features. So each part lacks node
+types, its trainer never uses one of the LMs, and on two hosts each server has empty tables.
 """
 
 from __future__ import annotations
@@ -22,22 +23,34 @@ from partition.manifest import PartitionManifest
 STEPS = 20
 
 
-def write_communities(folder: Path) -> Path:
+TYPES = {"note": 'text = "text"', "memo": 'text = "text"', "place": 'features = ["x", "y"]'}
+TYPES |= {"spot": TYPES["place"]}
+RELATIONS = {"about": "note", "recalls": "memo", "near": "place", "by": "spot"}
+
+
+def write_communities(folder: Path, *, targets_in_both: bool = True) -> Path:
     folder.mkdir()
     rng, size = np.random.default_rng(3), 60
     texts = [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(size)]
     pq.write_table(pa.table({"id": np.arange(2 * size), "text": texts * 2}), folder / "paper.parquet")
-    notes = [" ".join(rng.choice(WORDS, 5)) for _ in range(20)]
-    for name in ("note", "memo"):
-        pq.write_table(pa.table({"id": np.arange(20), "text": notes}), folder / f"{name}.parquet")
+    columns = {
+        "id": np.arange(20),
+        "text": [" ".join(rng.choice(WORDS, 5)) for _ in range(20)],
+        "x": rng.normal(size=20).astype("float32"),
+        "y": rng.normal(size=20).astype("float32"),
+    }
+    for name in TYPES:
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     pq.write_table(pa.table({"id": np.arange(30)}), folder / "author.parquet")
     first = rng.integers(0, size, (2, 400))
     pairs = np.unique(first[:, first[0] != first[1]], axis=1)
     cites = np.concatenate([pairs, pairs + size], axis=1)
     split = np.tile(np.where(np.arange(pairs.shape[1]) < 160, "train", "message"), 2)
+    if not targets_in_both:
+        split[pairs.shape[1] :] = "message"
     columns = {"src_id": cites[0], "dst_id": cites[1], "split": split}
     pq.write_table(pa.table(columns), folder / "cites.parquet")
-    for name, first_paper in (("about", 0), ("recalls", size)):
+    for name, first_paper in zip(RELATIONS, (0, size, 0, size), strict=True):
         ends = {"src_id": np.repeat(np.arange(20), 3), "dst_id": np.arange(size) + first_paper}
         pq.write_table(pa.table(ends), folder / f"{name}.parquet")
     writes = {
@@ -45,24 +58,27 @@ def write_communities(folder: Path) -> Path:
         "dst_id": np.arange(2 * size),
     }
     pq.write_table(pa.table(writes), folder / "writes.parquet")
+    types = "".join(
+        f'[nodes.{name}]\npath = "{name}.parquet"\nid = "id"\n{column}\n' for name, column in TYPES.items()
+    )
+    relations = "".join(
+        f'[edges.{name}]\npath = "{name}.parquet"\nsource = "{source}"\ndestination = "paper"\n'
+        for name, source in {**RELATIONS, "writes": "author"}.items()
+    )
     (folder / "graph.toml").write_text(
         'name = "communities"\n'
         '[nodes.paper]\npath = "paper.parquet"\nid = "id"\ntext = "text"\n'
-        '[nodes.note]\npath = "note.parquet"\nid = "id"\ntext = "text"\n'
-        '[nodes.memo]\npath = "memo.parquet"\nid = "id"\ntext = "text"\n'
         '[nodes.author]\npath = "author.parquet"\nid = "id"\n'
         '[edges.cites]\npath = "cites.parquet"\nsource = "paper"\ndestination = "paper"\nsplit = "split"\n'
-        '[edges.about]\npath = "about.parquet"\nsource = "note"\ndestination = "paper"\n'
-        '[edges.recalls]\npath = "recalls.parquet"\nsource = "memo"\ndestination = "paper"\n'
-        '[edges.writes]\npath = "writes.parquet"\nsource = "author"\ndestination = "paper"\n'
+        + types
+        + relations
     )
     return folder
 
 
-@pytest.fixture(scope="module")
-def communities(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    root = tmp_path_factory.mktemp("communities")
-    graph, lm = write_communities(root / "graph"), write_lm(root / "lm")
+def _communities(root: Path, *, targets_in_both: bool) -> Any:
+    graph = write_communities(root / "graph", targets_in_both=targets_in_both)
+    lm = write_lm(root / "lm")
     partitions = {
         hosts: build_partition(graph, lm, root / "store", hosts=hosts, trainers=2 // hosts, cluster_size=30)
         for hosts in (1, 2)
@@ -70,11 +86,16 @@ def communities(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return graph, lm, partitions
 
 
+@pytest.fixture(scope="module")
+def communities(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _communities(tmp_path_factory.mktemp("communities"), targets_in_both=True)
+
+
 def test_each_part_lacks_a_node_type_and_both_layouts_have_the_same_ids(communities: Any) -> None:
     _, _, partitions = communities
     one, two = (PartitionManifest.load(partitions[hosts]) for hosts in (1, 2))
     assert one.offsets == two.offsets
-    for name in ("note", "memo"):
+    for name in TYPES:
         sizes = [b - a for a, b in (one.part_range(name, part) for part in range(2))]
         assert sorted(sizes) == [0, 20]
 
@@ -119,6 +140,30 @@ def test_twenty_steps_end_with_the_same_parameters_however_the_parts_are_shared(
         assert other.keys() == alone.keys()
         for name, value in alone.items():
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["graph_lm", "mlm"])
+def test_zero_2_equals_plain_averaging_where_it_is_allowed(
+    communities: Any, tmp_path: Path, kind: str
+) -> None:
+    graph, lm, partitions = communities
+    stage = {"name": "text", "kind": kind, "batch_size": 8, "epochs": 0.5, "lm_rate": 1e-3, "evals": 0}
+    weights = []
+    for zero in (0, 2):
+        plan = plan_of(graph, lm, engine={"zero": zero}, stages=[{**stage, "task": "cites"}])
+        run = run_processes(plan, partitions[1], tmp_path / f"zero{zero}", hosts=1, trainers=2)
+        [model] = (run / "stages" / "text").glob("*-last")
+        weights.append(load_file(model / "rank-0" / "model.safetensors"))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_trainer_without_targets_takes_every_step(tmp_path: Path) -> None:
+    lopsided = _communities(tmp_path, targets_in_both=False)
+    alone = _train(lopsided, tmp_path / "alone", hosts=1, trainers=1, zero=0)
+    together = _train(lopsided, tmp_path / "together", hosts=1, trainers=2, zero=0)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=0, atol=1e-5, msg=name)
 
 
 def test_every_kind_of_parameter_has_moved(communities: Any, tmp_path: Path) -> None:

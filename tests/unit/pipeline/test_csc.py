@@ -29,7 +29,9 @@ def as_counter(drawn: Drawn, seeds: Tensor) -> Counter[tuple[int, int, int]]:
     return Counter((seed, relation, source // 10) for seed, relation, source in rows)
 
 
-edge_lists = st.lists(st.tuples(st.integers(0, 7), st.integers(0, RELATIONS - 1), st.integers(0, 7)), max_size=60)
+edge_lists = st.lists(
+    st.tuples(st.integers(0, 7), st.integers(0, RELATIONS - 1), st.integers(0, 7)), max_size=60
+)
 
 
 @given(edge_lists, st.lists(st.integers(0, 7), unique=True, max_size=8))
@@ -72,9 +74,7 @@ def test_excluded_edges_are_never_drawn_nor_counted(
     edges: list[tuple[int, int, int]], rows: list[int]
 ) -> None:
     out = {edges[i] for i in rows if i < len(edges)}
-    names = [
-        pair_hash(r, torch.tensor([s * 10]), torch.tensor([d * 10])) for d, r, s in sorted(out)
-    ]
+    names = [pair_hash(r, torch.tensor([s * 10]), torch.tensor([d * 10])) for d, r, s in sorted(out)]
     excluded = torch.cat([NOTHING, *names]).sort().values
     seeds = torch.arange(8)
     drawn = draw(part_of(edges, 8), seeds, torch.full((RELATIONS,), 2), key=3, excluded=excluded)
@@ -125,8 +125,6 @@ def test_among_finds_exactly_the_stored_edges_between_two_sets(
 ) -> None:
     seeds, wanted = torch.tensor([1, 4, 6]), torch.tensor(sorted(sources), dtype=torch.int64) * 10
     seed, source = among(part_of(edges, 8), seeds, relation, wanted)
-    found = Counter(
-        zip(seeds[seed].tolist(), (wanted[source] // 10).tolist(), strict=True)
-    )
+    found = Counter(zip(seeds[seed].tolist(), (wanted[source] // 10).tolist(), strict=True))
     expected = Counter((d, s) for d, r, s in edges if r == relation and d in (1, 4, 6) and s in sources)
     assert found == expected

@@ -1,0 +1,151 @@
+"""Kill -9 in every stage: the job goes on by itself and ends with the unbroken run's numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from toy import REPO
+
+STAGES = ("mlm", "graph_lm", "warm", "joint")
+PLAN = """
+name = "toy"
+[graph]
+path = "{graph}"
+[partition]
+store = "{store}"
+cluster_size = 20
+[model]
+lm = "{lm}"
+max_length = 12
+hidden = 16
+fanout = [3, 3]
+[engine]
+checkpoint_every = 7
+threads = 1
+[tasks.cites]
+relations = ["cites"]
+[[stages]]
+name = "mlm"
+kind = "mlm"
+batch_size = 4
+epochs = 1.2
+evals = 3
+[[stages]]
+name = "graph_lm"
+kind = "graph_lm"
+task = "cites"
+batch_size = 10
+evals = 3
+[[stages]]
+name = "warm"
+kind = "gnn_warm"
+task = "cites"
+batch_size = 10
+evals = 3
+[[stages]]
+name = "joint"
+kind = "joint"
+task = "cites"
+batch_size = 10
+lm_rate = 1e-3
+evals = 3
+"""
+DEADLINE_S = 400.0
+
+
+def start(plan: Path, run: Path, *flags: str) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-P", "-m", "launch", "run", "--config", str(plan), "--run-dir", str(run), *flags]
+    log = open(run.parent / f"{run.name}.log", "wb")  # noqa: SIM115 (the child's)
+    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
+
+
+def last_step(run: Path) -> tuple[str, int]:
+    """(stage, step) of the newest whole line that rank 0 has written."""
+    try:
+        lines = (run / "events.jsonl").read_bytes().splitlines()[-2:]
+    except FileNotFoundError:
+        return "", 0
+    for line in reversed(lines):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        return event["stage"], event["step"]
+    return "", 0
+
+
+def victim(run: Path, name: str) -> int:
+    """The pid of a running process of the job."""
+    state = json.loads((run / "state.json").read_text())
+    return next(p["pid"] for p in state["processes"] if p["name"] == name)
+
+
+def kill_in(run: Path, process: subprocess.Popen[bytes], stage: str, name: str, *, after: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        where, step = last_step(run)
+        if where == stage and step >= after:
+            os.kill(victim(run, name), signal.SIGKILL)
+            return
+        assert process.poll() is None, f"the job ended before {stage}"
+        time.sleep(0.002)  # polls a file that another process writes
+    raise AssertionError(f"{stage} was not reached in {DEADLINE_S} s, the job is in {last_step(run)}")
+
+
+def result(run: Path) -> dict[str, Any]:
+    task = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]
+    [model] = (run / "stages" / "joint").glob("0*")
+    rows = [load_file(f)["author"] for f in sorted(model.glob("rank-*/part-*.safetensors"))]
+    return {
+        "test": task["test_metrics"],
+        "stages": task["stages"],
+        "weights": load_file(model / "rank-0" / "model.safetensors"),
+        "rows": rows,
+    }
+
+
+@pytest.mark.timeout(900)
+def test_a_job_killed_in_every_stage_ends_as_if_nothing_had_happened(
+    toy: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    graph, lm, store = toy
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.format(graph=graph, lm=lm, store=store))
+    unbroken = start(plan, tmp_path / "unbroken")
+    assert unbroken.wait(DEADLINE_S) == 0
+    killed = start(plan, tmp_path / "killed", "--max-restarts", "4")
+    for stage, name in zip(STAGES, ("trainer-1", "server-0", "trainer-0", "trainer-1"), strict=True):
+        kill_in(tmp_path / "killed", killed, stage, name, after=10)
+    assert killed.wait(DEADLINE_S) == 0
+
+    outcome = json.loads((tmp_path / "killed" / "outcome.json").read_text())
+    assert outcome["restarts"] == 4
+    expected, got = result(tmp_path / "unbroken"), result(tmp_path / "killed")
+    assert got["test"] == expected["test"]
+    assert got["stages"] == expected["stages"]
+    for name, weight in expected["weights"].items():
+        assert weight.equal(got["weights"][name]), name
+    for mine, other in zip(got["rows"], expected["rows"], strict=True):
+        assert mine.equal(other)
+
+
+def test_another_plan_is_refused_on_an_old_run_folder(toy: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    graph, lm, store = toy
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.format(graph=graph, lm=lm, store=store))
+    run = tmp_path / "run"
+    process = start(plan, run)
+    kill_in(run, process, "mlm", "trainer-0", after=8)
+    assert process.wait(DEADLINE_S) == 10
+    again = start(plan, run, "--set", "seed=1")
+    assert again.wait(60) == 2
+    assert "plan" in (tmp_path / "run.log").read_text()

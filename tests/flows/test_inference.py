@@ -1,0 +1,140 @@
+"""Layer-wise inference over two hosts, against eq. (1) on dense matrices of the whole graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_sampling import Oracle
+from toy import build_partition, plan_of, run_processes
+from transformers import AutoModel, AutoTokenizer
+
+from pipeline.batch import Ragged
+from pipeline.candidates import eval_candidates
+from pipeline.config import TrainPlan
+from pipeline.model import LMGNN
+
+STAGES = [
+    {"name": "graph_lm", "kind": "graph_lm", "task": "cites", "epochs": 0.3, "lm_rate": 1e-3},
+    {"name": "warm", "kind": "gnn_warm", "task": "cites", "epochs": 2},
+]
+
+
+@pytest.fixture(scope="module", params=["mean", "sum"])
+def finished(request: Any, toy: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    graph, lm, store = toy
+    partition = build_partition(graph, lm, store, hosts=2, trainers=1)
+    plan = plan_of(graph, lm, model={"aggregate": request.param}, stages=STAGES)
+    run = run_processes(plan, partition, tmp_path_factory.mktemp("inference"), hosts=2, trainers=1)
+    return plan, run, Oracle(graph, partition), graph
+
+
+def dense_embeddings(plan: TrainPlan, run: Path, oracle: Oracle, graph: Path) -> dict[str, torch.Tensor]:
+    """Every node's final representation by adjacency matrices, from the saved weights and tables."""
+    model = LMGNN(plan, oracle.manifest)
+    [best] = (run / "stages" / "warm").glob("0*")
+    saved = load_file(best / "rank-0" / "model.safetensors")
+    with torch.no_grad():
+        for name, weight in model.weights():
+            weight.copy_(saved[name])
+    model.eval()
+    papers = pq.read_table(graph / "paper.parquet").to_pydict()
+    text_of = dict(zip(papers["id"], papers["text"], strict=True))
+    tokenizer = AutoTokenizer.from_pretrained(plan.model.lm)
+    lists = [
+        tokenizer(text_of[name], truncation=True, max_length=plan.model.max_length)["input_ids"]
+        for name in oracle.ids["paper"]
+    ]
+    flat = torch.tensor([t for tokens in lists for t in tokens])
+    ends = torch.tensor([0, *np.cumsum([len(tokens) for tokens in lists])])
+    venues = pq.read_table(graph / "venue.parquet").to_pydict()
+    given = {
+        "paper": model.text.of("paper").encode(Ragged(flat, ends), 64).half().float(),  # stored as float16
+        "venue": torch.tensor([[venues[c][i] for c in ("size", "age")] for i in oracle.ids["venue"]]),
+        "author": torch.cat(
+            [load_file(next(best.glob(f"rank-*/part-{p}.safetensors")))["author"] for p in range(2)]
+        ),
+    }
+    encoder = model.encoder("cites")
+    with torch.no_grad():
+        h = {t: encoder.project[f"of {t}"](rows) for t, rows in given.items()}
+        for index, layer in enumerate(encoder.gnn.layers):
+            new = {t: rows @ layer.own.T for t, rows in h.items()}
+            for info in oracle.manifest.relations:
+                adjacency = torch.zeros(len(h[info.destination]), len(h[info.source]))
+                for (s, d), count in oracle.edges[info.name].items():
+                    adjacency[d, s] = count
+                if plan.model.aggregate == "mean":
+                    adjacency /= adjacency.sum(1, keepdim=True).clamp(min=1)
+                new[info.destination] += adjacency @ h[info.source] @ layer.weight(info.name).T
+            h = {t: rows.relu() for t, rows in new.items()} if index == 0 else new
+    return h
+
+
+def exported(run: Path, oracle: Oracle, node_type: str) -> torch.Tensor:
+    rows: dict[str, list[float]] = {}
+    for file in (run / "export" / "cites" / "embeddings" / node_type).glob("*.parquet"):
+        table = pq.read_table(file).to_pydict()
+        rows |= dict(zip(table["id"], table["embedding"], strict=True))
+    return torch.tensor([rows[str(name)] for name in oracle.ids[node_type]])
+
+
+def test_exported_embeddings_equal_the_dense_formula(finished: Any) -> None:
+    plan, run, oracle, graph = finished
+    for node_type, expected in dense_embeddings(plan, run, oracle, graph).items():
+        got = exported(run, oracle, node_type)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_reported_mrr_is_that_of_the_exported_embeddings(finished: Any) -> None:
+    plan, run, oracle, graph = finished
+    papers = exported(run, oracle, "paper")
+    place = {name: i for i, name in enumerate(oracle.ids["paper"])}
+    table = pq.read_table(graph / "cites.parquet").to_pydict()
+    links = [
+        (place[s], place[d])
+        for s, d, split in zip(table["src_id"], table["dst_id"], table["split"], strict=True)
+        if split == "test"
+    ]
+    source, destination = torch.tensor(links).T
+    others = eval_candidates(plan.seed, "cites", "test", source, destination, 100, len(papers))
+    ranks = []
+    for s, d, row in zip(source.tolist(), destination.tolist(), others, strict=True):
+        scores = papers[row] @ papers[s]
+        true = papers[d] @ papers[s]
+        # A candidate that is the true tail itself ties with it by definition, whatever the rounding.
+        same = row == d
+        above = int(((scores > true) & ~same).sum())
+        ranks.append(1 + above + 0.5 * int(same.sum()))
+    metrics = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]
+    assert metrics["test"] == pytest.approx(float(np.mean(1 / np.array(ranks))), abs=1e-6)
+    assert metrics["test_metrics"]["hits@10"] == pytest.approx(
+        float(np.mean(np.array(ranks) <= 10)), abs=1e-9
+    )
+
+
+def test_the_exported_lm_is_the_trained_one_and_loads_with_transformers(finished: Any) -> None:
+    _, run, _, _ = finished
+    folder = run / "export" / "cites" / "lm" / "shared"
+    exported_lm = AutoModel.from_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder)("common1")["input_ids"][0] == 2
+    [best] = (run / "stages" / "warm").glob("0*")
+    saved = load_file(best / "rank-0" / "model.safetensors")
+    weights = {n.removeprefix("text.encoders.shared.base."): w for n, w in saved.items()}
+    for name, weight in exported_lm.state_dict().items():
+        if not name.startswith("pooler") and name in weights:
+            assert torch.equal(weight, weights[name]), name
+
+
+def test_every_node_of_the_tables_is_exported_once(finished: Any) -> None:
+    _, run, oracle, _ = finished
+    for node_type, ids in oracle.ids.items():
+        files = (run / "export" / "cites" / "embeddings" / node_type).glob("*.parquet")
+        found = [name for file in files for name in pq.read_table(file)["id"].to_pylist()]
+        assert sorted(found) == sorted(map(str, ids))
