@@ -20,7 +20,8 @@ from launch.outcome import JobFailed
 from launch.plan import Paths, step_spec
 from launch.supervisor import Supervisor
 from launch.watch import Interrupts
-from pipeline.config import TrainPlan
+from partition.manifest import PartitionManifest
+from pipeline.config import TrainPlan, check_against
 
 
 class Steps:
@@ -64,6 +65,7 @@ def prepare(steps: Steps, plan: TrainPlan, cluster: ClusterSpec, console: Consol
     if "path" not in answer:
         raise JobFailed("`partition build` named no partition", 70)
     console.say(f"partition {answer['path']} ({'found' if answer.get('found') else 'built'})")
+    check_against(plan, PartitionManifest.load(answer["path"]))
     return Path(answer["path"])
 
 

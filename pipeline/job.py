@@ -19,6 +19,7 @@ from partition.errors import UsageError
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.durable import write_whole
+from pipeline.events import read_events
 from pipeline.model import text_types
 from pipeline.naming import module_key
 from pipeline.showcase import Showcase, user_ids
@@ -28,7 +29,6 @@ from pipeline.trainer import Trainer
 
 def run_job(trainer: Trainer, *, resume: bool) -> None:
     """Run all stages of the plan from where the run folder stands, then everything after them."""
-    started = time.monotonic()
     resumed = _newest(trainer) if resume else None
     showcases = {name: Showcase(trainer, name) for name in list(trainer.plan.tasks)[:1]}
     if resumed is None:
@@ -36,18 +36,21 @@ def run_job(trainer: Trainer, *, resume: bool) -> None:
             showcase.before()
     torch.distributed.barrier()
     results: dict[str, dict[str, Any]] = {}
-    seconds_before = float(resumed.state["progress"].get("job_seconds", 0.0)) if resumed else 0.0
+    in_memory = ""
     for position, stage in enumerate(trainer.plan.stages):
         under_way = _continue_at(trainer, resumed, position)
         if under_way == "over":
             continue
         if under_way is None:
-            _load_start(trainer, position)
+            _load_start(trainer, position, in_memory)
         run_stage(trainer, stage, under_way if isinstance(under_way, Checkpoint) else None)
+        in_memory = stage.name
         _after_stage(trainer, stage, showcases)
     for name in trainer.plan.tasks:
-        results[name] = _test(trainer, name, showcases)
-        results[name]["seconds"] = seconds_before + time.monotonic() - started
+        results[name] = _test(trainer, name, showcases, in_memory)
+        # From the first attempt on: a resumed job has cost that time as well.
+        results[name]["seconds"] = time.time() - read_events(trainer.run, trainer.rank)[0]["time"]
+        in_memory = ""
     if trainer.rank == 0:
         write_whole(trainer.run / "metrics.json", json.dumps({"tasks": results}, indent=1), sync=True)
     trainer.record.event("run_end")
@@ -84,11 +87,11 @@ def _continue_at(trainer: Trainer, resumed: Checkpoint | None, position: int) ->
     return resumed if position == reached else None
 
 
-def _load_start(trainer: Trainer, position: int) -> None:
-    """Load the model that a stage starts from, unless it is the pretrained one."""
+def _load_start(trainer: Trainer, position: int, in_memory: str) -> None:
+    """Load the model that a stage starts from, unless it is the pretrained one or loaded already."""
     stage = trainer.plan.stages[position]
     start = stage.start or (trainer.plan.stages[position - 1].name if position else "")
-    if not start:
+    if not start or start == in_memory:
         return
     if ":" in start:
         run, _, name = start.rpartition(":")
@@ -113,13 +116,14 @@ def _after_stage(trainer: Trainer, stage: StagePlan, showcases: dict[str, Showca
             showcase.rows("graph_lm", rule.tables())
 
 
-def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase]) -> dict[str, Any]:
+def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory: str) -> dict[str, Any]:
     """Look at a task's test split once, with the best model of its last stage; export that model."""
     mine = [s for s in trainer.plan.stages if s.task == task]
     if not mine:
         raise UsageError(f"no stage trains task {task}", hint="give a stage task = that name")
-    _load_stage(trainer, mine[-1].name)
-    trainer.lm_version = (f"best of {mine[-1].name}", 0)
+    if mine[-1].name != in_memory:
+        _load_stage(trainer, mine[-1].name)
+        trainer.lm_version = (f"best of {mine[-1].name}", 0)
     rule: LinkStage = STAGES[mine[-1].kind](trainer, mine[-1])
     metrics = rule.evaluate("test", 0)
     for name, value in metrics.items():

@@ -19,7 +19,7 @@ from pipeline.config import ModelPlan, StagePlan, TrainPlan
 from pipeline.gnn import build_gnn
 from pipeline.lm import TextEncoders
 from pipeline.naming import module_key
-from pipeline.tasks import LinkHead
+from pipeline.tasks import TASKS, LinkHead
 
 
 def text_types(manifest: PartitionManifest) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ class LMGNN(nn.Module):
         )
         self.heads = nn.ModuleDict(
             {
-                module_key(name): LinkHead(task, task.relations, plan.model.hidden)
+                module_key(name): TASKS[task.kind](task, task.relations, plan.model.hidden)
                 for name, task in plan.tasks.items()
             }
         )
@@ -110,7 +110,9 @@ class LMGNN(nn.Module):
             if stage.kind == "graph_lm":
                 task = next(iter(plan.tasks.values())) if not stage.task else plan.tasks[stage.task]
                 relations = stage_relations(stage, plan, manifest)
-                self.text_heads[module_key(stage.name)] = LinkHead(task, relations, max(widths.values()))
+                self.text_heads[module_key(stage.name)] = TASKS[task.kind](
+                    task, relations, max(widths.values()), scorer=task.text_scorer
+                )
             elif stage.kind == "mlm":
                 self.masked = nn.ModuleList([e.masked_lm() for e in self.text.distinct()])
 

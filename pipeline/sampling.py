@@ -115,6 +115,8 @@ class LinkBatches:
     def _negatives(self, relation: str, links: Links, part: int, key: int) -> tuple[Tensor, Tensor]:
         """(tails, heads): int64 K shared by the batch, or int64 B x K."""
         info, count = self._graph.manifest.relation(relation), len(links)
+        if self._task.negatives == "batch":
+            return links.destination, links.source
         if self._task.negatives == "joint":
             tails = self._draw(info.destination, torch.arange(count), 1, part, key_of(key, "tail"))
             if info.source == info.destination:  # 3n end points, as in the paper

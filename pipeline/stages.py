@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -34,8 +34,8 @@ class StageRule(Protocol):
     """What distinguishes a stage; the loop does the rest."""
 
     trains_lm: bool
-    text_only: bool
-    """Whether nothing but LM and head take part."""
+    one_order: bool
+    """Whether every batch uses every trained parameter, so that all trainers go backward alike."""
     metric: str
 
     def targets(self, part: int) -> Links | Texts: ...
@@ -59,11 +59,11 @@ class MaskedLMStage:
     """Guess hidden tokens of the graph's own texts."""
 
     trains_lm = True
-    text_only = True
     metric = "negative_loss"
 
     def __init__(self, trainer: Trainer, stage: StagePlan) -> None:
         self._trainer, self._stage = trainer, stage
+        self.one_order = len(trainer.texts) == 1
         self._types = trainer.graph.ids.types
 
     def targets(self, part: int) -> Texts:
@@ -109,9 +109,11 @@ class LinkStage:
     def __init__(self, trainer: Trainer, stage: StagePlan) -> None:
         self._trainer, self._stage = trainer, stage
         plan, graph = trainer.plan, trainer.graph
-        self.task = plan.tasks[stage.task] if stage.task else next(iter(plan.tasks.values()))
+        task = plan.tasks[stage.task] if stage.task else next(iter(plan.tasks.values()))
+        self.task = replace(task, negatives=stage.negatives or task.negatives)
         self.relations = stage_relations(stage, plan, graph.manifest)
         uses_edges = not self.text_only and trainer.model.encoder(stage.task).gnn.uses_edges
+        self.one_order = self.text_only and len(trainer.texts) == len(self.relations) == 1
         self._batches = LinkBatches(
             graph, self.task, self.relations, fanout=fanouts(graph, plan.model) if uses_edges else ()
         )
@@ -225,7 +227,7 @@ class _Loop:
             plan.engine.accumulate,
             key_of(plan.seed, stage.name, "order"),
         )
-        self.zero = zero_stage(plan.engine, same_order=self.rule.text_only and plan.model.lm_shared)
+        self.zero = zero_stage(plan.engine, same_order=self.rule.one_order)
         groups = trainer.model.trained_parameters(stage)
         self.engine = Engine(
             trainer.model,
@@ -257,6 +259,8 @@ class _Loop:
             done=progress.step,
         )
         started = time.monotonic() - progress.seconds
+        if resumed is None and self.stage.evals:
+            self._evaluate()  # what the stage must improve on to be kept
         while progress.step < steps and not self._patience_is_over():
             asked = self._step()
             progress.seconds = time.monotonic() - started

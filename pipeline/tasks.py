@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, softplus
+from torch.nn.functional import embedding, normalize, softplus
 
 from pipeline.batch import LinkTargets
 from pipeline.config import TaskPlan
@@ -61,26 +61,34 @@ class LinkHead(nn.Module):
 
     Scores: exp(s) * <u, d_r * v>, with one learnable s (initially -log(D) / 2: the dot product of
     random unit-variance vectors then has variance 1) and, for distmult, a learnable diagonal d_r
-    per relation (initially ones; dot is distmult without it).
+    per relation (initially ones; dot is distmult without it). cosine is dot of u and v brought to
+    length 1, with exp(s) initially 20, the usual inverse temperature of sentence encoders.
     """
 
     metric = "mrr"
     """Key of RankSums.values() by which models are compared; larger is better."""
 
-    def __init__(self, plan: TaskPlan, relations: Sequence[str], width: int) -> None:
+    def __init__(
+        self, plan: TaskPlan, relations: Sequence[str], width: int, *, scorer: str | None = None
+    ) -> None:
+        """`scorer`: instead of the plan's."""
         super().__init__()
+        scorer = scorer or plan.scorer
+        self.normalize = scorer == "cosine"
         self.loss_of = _softmax_losses if plan.loss == "softmax" else _logistic_losses
         # Of one element, not a scalar: DeepSpeed 0.19 cannot broadcast those.
-        self.scale = nn.Parameter(torch.tensor([-0.5 * math.log(width)]))
+        self.scale = nn.Parameter(
+            torch.tensor([math.log(20.0) if self.normalize else -0.5 * math.log(width)])
+        )
         self.diagonals = nn.ParameterDict()
-        if plan.scorer == "distmult":
+        if scorer == "distmult":
             for name in relations:
                 self.diagonals[module_key(name)] = nn.Parameter(torch.ones(width))
 
     def score(self, relation: str, head: Tensor, tail: Tensor) -> Tensor:
         """Scores in float32 of edges head -> tail. B x D with B x D gives B; either side may be
         B x K x D, the result is then B x K."""
-        head, tail = self._heads(relation, head), _at_least_float(tail)
+        head, tail = self._heads(relation, head), self._tails(tail)
         if head.dim() < tail.dim():
             head = head[:, None]
         elif tail.dim() < head.dim():
@@ -89,7 +97,7 @@ class LinkHead(nn.Module):
 
     def score_all(self, relation: str, head: Tensor, tail: Tensor) -> Tensor:
         """Scores of every head (B x D) with every tail (K x D), B x K."""
-        return self._heads(relation, head) @ _at_least_float(tail).T
+        return self._heads(relation, head) @ self._tails(tail).T
 
     def loss(
         self,
@@ -135,11 +143,15 @@ class LinkHead(nn.Module):
         key = module_key(relation)
         if key in self.diagonals:
             weight = weight * self.diagonals[key]
-        return _at_least_float(head) * weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return self._tails(head) * weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+    def _tails(self, tail: Tensor) -> Tensor:
+        tail = _at_least_float(tail)
+        return normalize(tail, dim=-1) if self.normalize else tail
 
 
-TASKS: Registry[Callable[[TaskPlan, Sequence[str], int], LinkHead]] = Registry("task")
-"""Task kind -> its head."""
+TASKS: Registry[Callable[..., LinkHead]] = Registry("task")
+"""Task kind -> its head, called as LinkHead is."""
 TASKS.add("link_prediction")(LinkHead)
 
 

@@ -31,6 +31,8 @@ def main() -> int:
     faulthandler.enable()
     faulthandler.register(_DUMP_STACKS, all_threads=True)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # DGL warns of every network interface without an address, which is none of a user's business.
+    logging.getLogger("dgl-distributed-socket").setLevel(logging.ERROR)
     signal.signal(_SAVE_AND_LEAVE, _note_request)
     try:
         if os.environ["LMGNN_ROLE"] == "server":
@@ -66,6 +68,9 @@ def _serve() -> None:
 
 def _train() -> None:
     import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # before DeepSpeed is imported, which else warns
 
     from pipeline.config import TrainPlan
     from pipeline.engine import start_collectives

@@ -144,14 +144,15 @@ def test_twenty_steps_end_with_the_same_parameters_however_the_parts_are_shared(
 
 @pytest.mark.parametrize("kind", ["graph_lm", "mlm"])
 def test_zero_2_equals_plain_averaging_where_it_is_allowed(
-    communities: Any, tmp_path: Path, kind: str
+    toy: tuple[Path, Path, Path], tmp_path: Path, kind: str
 ) -> None:
-    graph, lm, partitions = communities
+    graph, lm, store = toy
+    partition = build_partition(graph, lm, store, hosts=1, trainers=2)
     stage = {"name": "text", "kind": kind, "batch_size": 8, "epochs": 0.5, "lm_rate": 1e-3, "evals": 0}
     weights = []
     for zero in (0, 2):
         plan = plan_of(graph, lm, engine={"zero": zero}, stages=[{**stage, "task": "cites"}])
-        run = run_processes(plan, partitions[1], tmp_path / f"zero{zero}", hosts=1, trainers=2)
+        run = run_processes(plan, partition, tmp_path / f"zero{zero}", hosts=1, trainers=2)
         [model] = (run / "stages" / "text").glob("*-last")
         weights.append(load_file(model / "rank-0" / "model.safetensors"))
     for name, value in weights[0].items():

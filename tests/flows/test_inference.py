@@ -138,3 +138,14 @@ def test_every_node_of_the_tables_is_exported_once(finished: Any) -> None:
         files = (run / "export" / "cites" / "embeddings" / node_type).glob("*.parquet")
         found = [name for file in files for name in pq.read_table(file)["id"].to_pylist()]
         assert sorted(found) == sorted(map(str, ids))
+
+
+def test_a_stage_can_start_from_an_earlier_run(finished: Any, tmp_path: Path) -> None:
+    plan, run, oracle, graph = finished
+    partition = graph.parent / "store" / oracle.manifest.id
+    stages = [{**STAGES[1], "start": f"{run}:graph_lm"}]
+    again = plan_of(graph, Path(plan.model.lm), model={"aggregate": plan.model.aggregate}, stages=stages)
+    second = run_processes(again, partition, tmp_path / "second", hosts=2, trainers=1)
+    expected = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
+    got = json.loads((second / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
+    assert got == expected

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from replay_batches import MANIFEST, STAGES, make_batch
 from toy import plan_of, write_lm
 
-from partition.manifest import NodeTypeInfo, PartitionManifest, RelationInfo
-from pipeline.batch import Batch, Edges, Layer, LinkTargets, Ragged
+from pipeline.batch import Batch
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.model import LMGNN
 
@@ -17,78 +17,6 @@ ACCELERATOR = torch.device("cuda")
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch finds no accelerator (torch.cuda.is_available() is False)"
 )
-
-PAPERS, AUTHORS, VENUES = 40, 15, 6
-MANIFEST = PartitionManifest(
-    id="gpu",
-    graph_name="gpu",
-    hosts=1,
-    trainers=1,
-    node_types=(
-        NodeTypeInfo("paper", PAPERS, text=True),
-        NodeTypeInfo("author", AUTHORS),
-        NodeTypeInfo("venue", VENUES, feature_width=2),
-    ),
-    relations=(
-        RelationInfo("cites", "paper", "paper", 100, targets={"train": 10}),
-        RelationInfo("writes", "author", "paper", 60),
-        RelationInfo("shows", "venue", "paper", 40),
-    ),
-    clusters=(1,),
-    offsets={"paper": (0, PAPERS), "author": (0, AUTHORS), "venue": (0, VENUES)},
-    options={},
-    inputs={},
-    stats={},
-    files={},
-)
-STAGES = [
-    {"name": "mlm", "kind": "mlm"},
-    {"name": "graph_lm", "kind": "graph_lm", "task": "cites"},
-    {"name": "warm", "kind": "gnn_warm", "task": "cites"},
-    {"name": "joint", "kind": "joint", "task": "cites", "forward_rows": 8},
-]
-
-
-def make_batch(kind: str) -> Batch:
-    generator = torch.Generator().manual_seed(5)
-
-    def some(below: int, *shape: int) -> torch.Tensor:
-        return torch.randint(below, shape, generator=generator)
-
-    lengths = torch.cat([torch.zeros(1, dtype=torch.int64), 3 + some(8, PAPERS)]).cumsum(0)
-    tokens = Ragged(5 + some(70, int(lengths[-1])).to(torch.int32), lengths)
-
-    def edges(sources: int, rows: int) -> Edges:
-        return Edges(some(sources, 50), some(rows, 50).sort().values, 1 + some(3, 50).float())
-
-    everything = {"paper": PAPERS, "author": AUTHORS, "venue": VENUES}
-    middle, last = {"paper": 25, "author": 0, "venue": 0}, {"paper": 16, "author": 0, "venue": 0}
-    joining = {"cites": edges(PAPERS, 25), "writes": edges(AUTHORS, 25), "shows": edges(VENUES, 25)}
-    layers = (Layer(everything, middle, joining), Layer(middle, last, {"cites": edges(25, 16)}))
-    end = 16
-    links = LinkTargets(
-        head=some(end, 6),
-        tail=some(end, 6),
-        negative_tail=some(end, 6),
-        negative_head=some(end, 6),
-        tail_mask=some(2, 6, 6).bool(),
-        head_mask=some(2, 6, 6).bool(),
-    )
-    labels = torch.where(some(4, int(lengths[-1])) == 0, tokens.values.long(), -100)
-    text = {"embedded": {"paper": torch.randn(PAPERS, 32, generator=generator)}}
-    if kind != "gnn_warm":
-        text = {"tokens": {"paper": tokens}, "train_rows": {"paper": torch.arange(0, PAPERS, 3)}}  # type: ignore[dict-item]
-    graph = {
-        "layers": layers,
-        "features": {"venue": torch.randn(VENUES, 2, generator=generator)},
-        "learnable": {"author": torch.randn(AUTHORS, 16, generator=generator)},
-    }
-    nodes = {"paper": torch.arange(PAPERS), "author": torch.arange(AUTHORS), "venue": torch.arange(VENUES)}
-    if kind == "mlm":
-        return Batch(nodes={"paper": nodes["paper"]}, hidden={"paper": labels}, **text)  # type: ignore[arg-type]
-    if kind == "graph_lm":
-        return Batch(nodes={"paper": nodes["paper"]}, links={"cites": links}, **text)  # type: ignore[arg-type]
-    return Batch(nodes=nodes, links={"cites": links}, **graph, **text)  # type: ignore[arg-type]
 
 
 @pytest.fixture
