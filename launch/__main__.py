@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import runpy
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +21,12 @@ OWN = ("run", "plan", "status", "stop")
 HANDED_ON = {
     "partition": ("partition", "build, list, show and verify partitioned graphs"),
     "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan.json on a finished partition"),
-    "baselines": ("pipeline", "popularity and TF-IDF on a run's task: `lmgnn baselines runs/latest`"),
-    "report": ("pipeline", "write a run's report.html again: `lmgnn report runs/latest`"),
-    "eval": ("pipeline", "not there yet: evaluate a trained model"),
-    "embed": ("pipeline", "not there yet; a run writes embeddings of all nodes into its export/"),
-    "predict": ("pipeline", "not there yet: score pairs of nodes"),
-    "bench": ("pipeline", "not there yet: measure this machine"),
+    "baselines": ("pipeline", "popularity and TF-IDF on a run's task: `lmgnn baselines latest`"),
+    "report": ("pipeline", "write a run's report.html again: `lmgnn report latest`"),
     "doctor": ("pipeline", "versions, devices and where the code comes from"),
 }
+TAKES_RUN = {"baselines": (), "report": ("--output",)}
+"""Handed-on commands that take a run, and their options with a value."""
 INTRODUCTION = """\
 Train a language model and a graph neural network together on a graph whose nodes have text.
 
@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code; errors are one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] and arguments[0] in HANDED_ON:
-        return _hand_on(arguments)
+        try:
+            return _hand_on(_with_run_folders(arguments))
+        except LMGNNError as error:
+            return _fail(error)
     if not arguments or (arguments[0] not in OWN and arguments[0] not in ("-h", "--help")):
         if arguments and not arguments[0].startswith("-"):
             known = ", ".join([*OWN, *HANDED_ON])
@@ -60,6 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(error: LMGNNError) -> int:
     sys.stderr.write(f"error: {error}\n")
     return error.exit_code
+
+
+def _with_run_folders(arguments: list[str]) -> list[str]:
+    """The arguments, with folders for runs that are given by name or as `latest`."""
+    if arguments[0] not in TAKES_RUN:
+        return arguments
+    from launch import runs
+
+    changed, before = arguments[:1], ""
+    for text in arguments[1:]:
+        plain = text.startswith("-") or before in TAKES_RUN[arguments[0]] or Path(text).is_dir()
+        changed.append(text if plain else str(runs.find(text)))
+        before = text
+    return changed
 
 
 def _hand_on(arguments: list[str]) -> int:
@@ -134,7 +151,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--trainers-per-node", type=int, metavar="T", help="processes that train; unset: one per GPU, or 2")
     add("--servers-per-node", type=int, default=1, metavar="S", help="processes that serve the graph")
     add("--run-dir", default="", metavar="FOLDER",
-        help="results; unset: runs/TIME-NAME. A run's folder, or `latest`: go on, same plan")  # fmt: skip
+        help="results; unset: runs/TIME-NAME. Folder or name of a run, or `latest`: go on")  # fmt: skip
     add("--name", default="", help="name of the new run folder; unset: the plan's")
     add(
         "--resume",
@@ -175,9 +192,19 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         max_restarts=options.max_restarts,
         hang_timeout_s=options.hang_timeout,
         json=options.json,
-        command=runs.command_line(arguments),
+        command=runs.command_line(arguments, name=_own_name()),
     )
     return run.dry_run(wanted) if options.dry_run else run.run(wanted)
+
+
+def _own_name() -> str:
+    """What this command is called by: run.sh as it was typed, or lmgnn, with its folder off the PATH."""
+    if typed := os.environ.pop("LMGNN_COMMAND_NAME", ""):
+        return typed
+    called = Path(sys.argv[0])
+    found = shutil.which("lmgnn")
+    off_path = called.name == "lmgnn" and (found is None or not called.samefile(found))
+    return str(called) if off_path else "lmgnn"
 
 
 def _status(options: argparse.Namespace, _: list[str]) -> int:

@@ -13,7 +13,8 @@ LMGNN_HEARTBEAT        trainers rewrite it (JSON time, phase, stage, step) at le
 LMGNN_RESUME           auto: go on from the newest checkpoint if there is one; never
 DGL_*                  as DGL 1.1.3 wants them, except DGL_CONF_PATH, which the worker sets
 RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT (trainers)
-GLOO_SOCKET_IFNAME, TP_SOCKET_IFNAME, OMP_NUM_THREADS, PYTHONFAULTHANDLER, TOKENIZERS_PARALLELISM
+GLOO_SOCKET_IFNAME, TP_SOCKET_IFNAME, OMP_NUM_THREADS, PYTHONFAULTHANDLER, TOKENIZERS_PARALLELISM,
+DGLBACKEND
 
 Signals: SIGUSR1 = write all stacks to stderr (faulthandler), SIGUSR2 to a trainer = save a
 checkpoint and leave. Exit codes 2, 3, 12, 13 and 14 become the job's own, any other failure is 10.
@@ -215,6 +216,7 @@ def base_environment(paths: Paths) -> dict[str, str]:
         "PYTHONPATH": paths.code,
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",
+        "DGLBACKEND": "pytorch",  # else dgl's first import writes a file into the home folder and warns
         "TOKENIZERS_PARALLELISM": "false",
     }
 

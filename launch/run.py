@@ -131,9 +131,7 @@ def dry_run(options: RunOptions) -> int:
 def _open_folder(
     plan: TrainPlan, cluster: ClusterSpec, options: RunOptions, versions: dict[str, str]
 ) -> runs.RunFolder:
-    path = None
-    if options.run_dir:
-        path = runs.find("latest") if options.run_dir == "latest" else Path(options.run_dir).absolute()
+    path = runs.run_dir(options.run_dir) if options.run_dir else None
     if path is not None and (path / "run.json").exists():
         if options.resume == "never":
             raise UsageError(f"{path} holds a run", hint="--resume auto goes on with it")
@@ -253,8 +251,8 @@ def _sum_up(job: Job, outcome: Outcome) -> None:
     if outcome.first_failed:
         _show_tail(console, JobFailed(outcome.message, outcome.exit_code, outcome.first_failed))
     console.say(f"error: {outcome.message}")
-    if outcome.exit_code in (10, 11, 130, 143):
-        console.say(f"go on with: {job.options.command} --run-dir {job.paths.run}")
+    if outcome.exit_code in (10, 11, 14, 130, 143):
+        console.say(f"go on with: {runs.command_to_go_on(job.options.command, job.folder.path)}")
 
 
 def _show_tail(console: Console, error: JobFailed) -> None:

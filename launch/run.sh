@@ -24,4 +24,6 @@ find_python() {
 python=$(find_python) || exit $?
 "$python" -I -S "$root/launch/bootstrap.py" || exit $?
 export PYTHONPATH=$root
+case $0 in */*) LMGNN_COMMAND_NAME=$0 ;; *) LMGNN_COMMAND_NAME=./$0 ;; esac
+export LMGNN_COMMAND_NAME # so that a command to go on with can be shown as it was typed
 exec "$root/.venv/bin/python" -P -m launch "$@"

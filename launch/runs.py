@@ -27,6 +27,7 @@ from typing import IO
 from launch.cluster import new_run_id
 from launch.outcome import write_atomically
 from partition.errors import LockedError, UsageError
+from partition.paths import store_folder
 from pipeline.config import TrainPlan
 
 CODE = Path(__file__).resolve().parents[1]
@@ -46,7 +47,7 @@ def absolute_overrides(overrides: Iterable[str]) -> list[str]:
     for text in overrides:
         key, _, value = text.partition("=")
         bare = value.strip().strip("\"'")
-        local = key.strip() in _PATH_KEYS or (key.strip() == "model.lm" and Path(bare).is_dir())
+        local = (key.strip() in _PATH_KEYS and bare) or (key.strip() == "model.lm" and Path(bare).is_dir())
         result.append(
             f"{key}={json.dumps(str(Path(bare).absolute()))}" if local and _is_relative(bare) else text
         )
@@ -65,10 +66,15 @@ def resolve_plan(plan: TrainPlan, folder: Path, base: Path) -> TrainPlan:
     )
     if builder and not Path(graph.builder).is_file():
         raise UsageError(f"graph.builder: {graph.builder} does not exist")
+    if builder and "://" in graph.path:
+        raise UsageError(
+            f"graph.path = {graph.path!r}: graph.builder makes local folders only",
+            hint="train on a graph that is there with --set graph.builder=",
+        )
     lm = plan.model.lm
     model = dataclasses.replace(plan.model, lm=found(lm) if Path(found(lm)).is_dir() else lm)
-    store = plan.partition.store
-    partition = dataclasses.replace(plan.partition, store=str(base / store) if _is_relative(store) else store)
+    store = store_folder(plan.partition.store, key="partition.store")
+    partition = dataclasses.replace(plan.partition, store=str(base / store))
     stages = tuple(dataclasses.replace(s, start=found(s.start)) if ":" in s.start else s for s in plan.stages)
     return dataclasses.replace(plan, graph=graph, model=model, partition=partition, stages=stages)
 
@@ -148,6 +154,16 @@ def find(name: str) -> Path:
     raise UsageError(f"no run {name!r}", hint=f"runs are in {home() / 'runs'}")
 
 
+def run_dir(text: str) -> Path:
+    """What --run-dir means: a run by path, name or `latest`, else a new folder of the caller's."""
+    try:
+        return find(text)
+    except UsageError:
+        if text == "latest":
+            raise
+        return Path(text).absolute()
+
+
 def is_alive(path: Path) -> bool:
     """Whether a supervisor works in the folder at this moment."""
     try:
@@ -174,9 +190,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def command_line(argv: Iterable[str]) -> str:
-    """The command as a person would type it again."""
-    return shlex.join(["lmgnn", *argv])
+def command_line(argv: Iterable[str], *, name: str = "lmgnn") -> str:
+    """The command as a person would type it again; `name` is what they called it by."""
+    return shlex.join([name, *argv])
+
+
+def command_to_go_on(command: str, path: Path) -> str:
+    """The command that takes the run in `path` up again: the same one, but for --run-dir and --resume."""
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word in ("--run-dir", "--resume"):
+            next(words, None)
+        elif not word.startswith(("--run-dir=", "--resume=")):
+            kept.append(word)
+    return shlex.join([*kept, "--run-dir", str(path)])
 
 
 def _take_lock(path: Path) -> IO[str]:

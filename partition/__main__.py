@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 
 from partition.build import BuildOptions, find_or_build
 from partition.errors import LMGNNError
 from partition.manifest import SPLITS, PartitionManifest
+from partition.paths import store_folder
 from partition.store import finished, verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of the error's class."""
+    os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -119,9 +121,10 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _ls(arguments: argparse.Namespace) -> int:
-    manifests = finished(Path(arguments.store))
+    store = store_folder(arguments.store, key="store")
+    manifests = finished(store)
     if arguments.json:
-        _out(json.dumps([{"id": m.id, "path": str(Path(arguments.store) / m.id)} for m in manifests]))
+        _out(json.dumps([{"id": m.id, "path": str(store / m.id)} for m in manifests]))
         return 0
     for manifest in manifests:
         nodes = sum(t.count for t in manifest.node_types)

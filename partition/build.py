@@ -19,6 +19,7 @@ from partition import assign, stored
 from partition import store as stores
 from partition.errors import DataError, UsageError
 from partition.manifest import FORMAT_VERSION, NodeTypeInfo, PartitionManifest
+from partition.paths import store_folder
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFile, InputFolder, locked, publish, reading, writing
 from partition.tables import GraphTables, load_tables, table_files
@@ -92,8 +93,8 @@ def find_or_build(folder: str, options: BuildOptions, *, store: str, say: Say) -
     UsageError for a wrong option or graph.toml, DataError for a wrong table, StoreError and DiskFullError
     for trouble where files are read or written.
     """
+    root = store_folder(store, key="store")
     request = _request(folder, options, say)
-    root = Path(store).expanduser()
     if (found := stores.find(root, request.id)) is not None:
         say(f"partition {request.id} found in {root}")
         return BuildResult(request.id, found, found=True)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.projection import Panel
-from pipeline.runview import TIME_PARTS, StageView
+from pipeline.runview import NEGATED_LOSS, TIME_PARTS, Evaluation, StageView
 
 INK, MUTED, LINE, ACCENT, QUIET = "#010101", "#010102", "#010103", "#010104", "#010105"
 PALETTE = tuple(f"#0102{n:02x}" for n in range(9))
@@ -91,20 +91,25 @@ def comparison(metric: str, ours: float, baselines: Mapping[str, float], *, name
 
 
 def curves(stage: StageView) -> str:
-    """Loss by step and, where there are evaluations, the validation metric beside it."""
-    valid = [e for e in stage.evaluations if e.split == "valid"]
+    """Loss by step and, where there are evaluations, the stage's own metric beside it."""
+    valid = stage.validation
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 2.3))
         panels = figure.subplots(1, 2 if valid else 1, squeeze=False)[0]
         _loss(panels[0], stage)
         if valid:
-            _validation(panels[1], stage, valid[-1].metric)
+            _validation(panels[1], valid)
         for axes in panels:
             axes.grid(axis="y")
             axes.set_axisbelow(True)
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return _svg(figure, f"curve-{stage.name}", f"Loss and validation of stage {stage.name}")
+
+
+def metric_label(metric: str) -> str:
+    """What a stage's figure on the validation split is called."""
+    return "held-out loss" if metric == NEGATED_LOSS else f"validation {metric.upper()}"
 
 
 def times(stages: Sequence[StageView]) -> str:
@@ -178,21 +183,15 @@ def _loss(axes: Axes, stage: StageView) -> None:
     axes.plot(steps, smooth, color=ACCENT, linewidth=1.6)
 
 
-def _validation(axes: Axes, stage: StageView, metric: str) -> None:
-    points = [(e.step, e.value) for e in stage.evaluations if e.split == "valid" and e.metric == metric]
-    best = [e for e in stage.evaluations if e.split == "valid" and e.metric == metric and e.best]
-    axes.set_title(f"validation {metric.upper()}")
+def _validation(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
+    axes.set_title(metric_label(evaluations[0].metric))
+    points = [(e.step, e.shown) for e in evaluations]
     axes.plot(*zip(*points, strict=True), color=ACCENT, linewidth=1.4, marker="o", markersize=4)
     axes.margins(0.08, 0.22)
+    best = [(e.step, e.shown) for e in evaluations if e.best]
     if best:
-        axes.plot(best[-1].step, best[-1].value, "o", ms=8, mfc="none", mec=INK)
-        axes.annotate(
-            f"{best[-1].value:.3f}",
-            (best[-1].step, best[-1].value),
-            (0, 8),
-            textcoords="offset points",
-            ha="center",
-        )
+        axes.plot(*best[-1], "o", ms=8, mfc="none", mec=INK)
+        axes.annotate(f"{best[-1][1]:.3f}", best[-1], (0, 8), textcoords="offset points", ha="center")
 
 
 def _thinned(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,21 +7,17 @@ check; never reads an environment variable and never touches the graph.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import tomllib
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
-
-T = TypeVar("T")
+from pipeline.plain import build, nearest
 
 TASK_KINDS = ("link_prediction",)
 SCORERS = ("dot", "distmult", "cosine")
@@ -257,12 +253,12 @@ class TrainPlan:
             if stage.task and stage.task not in self.tasks:
                 raise UsageError(
                     f"stages.{stage.name}.task = {stage.task!r} is no task of this plan"
-                    + _nearest(stage.task, self.tasks)
+                    + nearest(stage.task, self.tasks)
                 )
             if stage.start and ":" not in stage.start and stage.start not in names[:position]:
                 raise UsageError(
                     f"stages.{stage.name}.start = {stage.start!r} is no earlier stage"
-                    + _nearest(stage.start, names[:position])
+                    + nearest(stage.start, names[:position])
                 )
 
     def fingerprint(self) -> str:
@@ -275,7 +271,7 @@ class TrainPlan:
 
     @classmethod
     def from_json(cls, text: str) -> TrainPlan:
-        return _build(cls, json.loads(text), "")
+        return build(cls, json.loads(text), "")
 
 
 def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
@@ -292,7 +288,7 @@ def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
     for override in overrides:
         _override(raw, override)
     try:
-        return _build(TrainPlan, raw, "")
+        return build(TrainPlan, raw, "")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
@@ -353,46 +349,3 @@ def _override(raw: dict[str, Any], text: str) -> None:
     if not isinstance(node, dict):
         raise UsageError(f"--set {text}: {'.'.join(parents)} holds no keys")
     node[last] = parsed
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
-
-
-def _build(cls: type[T], raw: object, where: str) -> T:
-    """Fill a dataclass from parsed TOML or JSON; unknown, missing and mistyped keys are errors."""
-    if not isinstance(raw, Mapping):
-        raise UsageError(f"{where or 'the plan'}: expected a table, found {raw!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values = {}
-    for key, value in raw.items():
-        if key not in fields:
-            raise UsageError(f"{where}{key}: unknown key{_nearest(key, fields)}")
-        values[key] = _convert(hints[key], value, f"{where}{key}")
-    for name, item in fields.items():
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UsageError(f"{where}{name} is missing")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{where}.")
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise UsageError(f"{where} = {value!r}: expected a list")
-        return tuple(_convert(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is not None and origin not in (types.UnionType, typing.Union):
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{where} = {value!r}: expected a table")
-        return {str(k): _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UsageError(f"{where} = {value!r}: expected {hint.__name__}")
-    return value

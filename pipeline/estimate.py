@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lmgnn estimate",
         description="Say what a plan costs on a partition before it runs.",
-        epilog="example: python -m pipeline estimate --plan runs/latest/plan.json --partition store/0a1b2c",
+        epilog="example: lmgnn estimate --plan runs/latest/plan.json --partition store/0a1b2c",
     )
     parser.add_argument("--plan", required=True, type=Path, help="plan.json that a run or `lmgnn plan` wrote")
     parser.add_argument("--partition", required=True, type=Path, help="folder of a finished partition")

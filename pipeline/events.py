@@ -20,10 +20,9 @@ infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": float() r
   run_start   versions {package: version}, host, device, world (number of trainers)
   stage_start kind, steps (of the whole stage), targets (training targets of all ranks)
   step        loss, rate, lm_rate (learning rates), grad_norm, targets, lm_rows_trained, lm_rows_forward
-              (texts encoded with and without gradients), lm_tokens (of both; lm_tokens_padded, where
-              given, counts the padding too), sample_s, fetch_s,
-              compute_s, step_s (seconds of sampling, fetching rows, forward and backward, gradient
-              exchange and optimizer; together the whole step), remote_rows, nodes
+              (texts encoded with and without gradients), lm_tokens (of both, padding included),
+              sample_s, fetch_s, compute_s, step_s (seconds of sampling, fetching rows, forward and
+              backward, gradient exchange and optimizer; together the whole step), remote_rows, nodes
   eval        split, metric, value, seconds, best (whether the best one so far)
   checkpoint  name, seconds, bytes
   stage_end   seconds, peak_bytes (resident or device memory of the rank, whichever it trains in)

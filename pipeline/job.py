@@ -20,10 +20,11 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.durable import write_whole
 from pipeline.events import read_events
+from pipeline.loop import run_stage
 from pipeline.model import text_types
 from pipeline.naming import module_key
 from pipeline.showcase import Showcase, user_ids
-from pipeline.stages import STAGES, LinkStage, run_stage
+from pipeline.stages import STAGES, LinkStage
 from pipeline.trainer import Trainer
 
 

@@ -47,7 +47,7 @@ WHAT_STAGES_DO = {
     ),
 }
 """Kind of a stage -> (short title, sentence)."""
-MOST_EXAMPLES = 12
+MOST_EXAMPLES = 8
 _SECRET_NAME = r"(?:\w*(?:secret\w*|token|password|passwd|access_key\w*|api_?key)|aws_\w+)"
 _SECRETS = (
     re.compile(rf"(?i)(\b{_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)[^\s\"',]+"),
@@ -76,14 +76,14 @@ class Result:
 
 @dataclass(frozen=True)
 class StageResult:
-    """A stage, its curve, and the validation figures of the tasks measured after it."""
+    """A stage, its curve, and what its figures are called."""
 
     view: StageView
     title: str
     what: str
     chart: Markup | None
-    gains: tuple[tuple[str, str, float, float | None], ...]
-    """(task, metric, validation figure, gain over the stage before or None)."""
+    label: str
+    """Of the stage's metric."""
 
 
 def render(run_folder: str | Path) -> str:
@@ -113,7 +113,6 @@ def render(run_folder: str | Path) -> str:
         results=results,
         stages=[_stage_result(stage, run) for stage in run.stages],
         examples=run.examples[:MOST_EXAMPLES],
-        more_examples=max(0, len(run.examples) - MOST_EXAMPLES),
         projection=figure_1,
         partition=_partition(run.manifest) if run.manifest else None,
         times=Markup(charts.times(timed)) if timed else None,
@@ -173,20 +172,12 @@ def _result(name: str, task: Mapping[str, Any]) -> Result:
 
 
 def _stage_result(stage: StageView, run: RunView) -> StageResult:
-    gains = []
-    for name, task in run.tasks.items():
-        measured = {
-            k: float(v["valid"]) for k, v in (task.get("stages") or {}).items() if _finite(v.get("valid"))
-        }
-        if stage.name in measured:
-            earlier = [s.name for s in run.stages[: run.stages.index(stage)] if s.name in measured]
-            before = measured[earlier[-1]] if earlier else None
-            value = measured[stage.name]
-            metric = str(task.get("metric", "")).upper()
-            gains.append((name, metric, value, None if before is None else value - before))
+    plans = run.plan.stages if run.plan else ()
+    task = next((plan.task for plan in plans if plan.name == stage.name), "")
+    label = charts.metric_label(stage.metric) + (f" of {task}" if task else "")
     chart = Markup(charts.curves(stage)) if stage.loss or stage.evaluations else None
     title, what = WHAT_STAGES_DO.get(stage.kind, (stage.kind, ""))
-    return StageResult(stage, title, what, chart, tuple(gains))
+    return StageResult(stage, title, what, chart, label)
 
 
 def _projection(run: RunView, notes: list[str]) -> Mapping[str, Any] | None:

@@ -17,11 +17,14 @@ from partition.errors import LMGNNError, StoreError, UsageError
 from partition.manifest import PartitionManifest
 from pipeline.config import TrainPlan
 from pipeline.events import events_path, read_events
+from pipeline.rankings import Example, read_examples
 
 Event = dict[str, Any]
 STEP_PARTS = ("sample_s", "fetch_s", "compute_s", "step_s")
 TIME_PARTS = (*STEP_PARTS, "eval", "checkpoint", "other")
-COUNTED = ("targets", "lm_rows_trained", "lm_rows_forward", "lm_tokens", "lm_tokens_padded", "remote_rows")
+COUNTED = ("targets", "lm_rows_trained", "lm_rows_forward", "lm_tokens", "remote_rows")
+NEGATED_LOSS = "negative_loss"
+"""Metric of an mlm stage: its loss on held-out texts, negated so that more is better."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Evaluation:
     metric: str
     value: float
     best: bool
+
+    @property
+    def shown(self) -> float:
+        """The figure for people: a loss is positive, and less of it is better."""
+        return -self.value if self.metric == NEGATED_LOSS else self.value
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class StageView:
     loss: tuple[tuple[int, float], ...]
     """(step, mean over the ranks weighted by targets)."""
     evaluations: tuple[Evaluation, ...]
+    metric: str
+    """The one that decides which model is kept; empty without an evaluation."""
     totals: Mapping[str, float]
     """Sums over steps and ranks of the fields in COUNTED that were recorded."""
     times: Mapping[str, float]
@@ -58,10 +68,28 @@ class StageView:
         return self.totals[name] / targets if targets and name in self.totals else None
 
     @property
-    def padding(self) -> float | None:
-        """Share of the LM's positions that were padding; None where not recorded."""
-        padded = self.totals.get("lm_tokens_padded", 0)
-        return 1 - self.totals.get("lm_tokens", 0) / padded if padded else None
+    def validation(self) -> tuple[Evaluation, ...]:
+        """The validation split by the stage's own metric, in the order of the steps."""
+        return tuple(e for e in self.evaluations if e.split == "valid" and e.metric == self.metric)
+
+    @property
+    def start(self) -> Evaluation | None:
+        """Before the first step; None where it was not measured."""
+        return next((e for e in self.validation if e.step == 0), None)
+
+    @property
+    def kept(self) -> Evaluation | None:
+        """Of the model that the stage left."""
+        return next((e for e in reversed(self.validation) if e.best), None)
+
+    @property
+    def gain(self) -> float | None:
+        """What the stage added to its own metric, as shown: below 0 for a loss that fell."""
+        return self.kept.shown - self.start.shown if self.kept and self.start else None
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.metric == NEGATED_LOSS
 
 
 @dataclass(frozen=True)
@@ -79,7 +107,7 @@ class RunView:
     repeated_steps: int
     versions: Mapping[str, str]
     manifest: PartitionManifest | None
-    examples: tuple[Mapping[str, Any], ...]
+    examples: tuple[Example, ...]
     seconds: float
     finished: bool
     missing: tuple[str, ...] = field(default=())
@@ -113,7 +141,10 @@ def read_run(folder: str | Path) -> RunView:
     ended = [e["time"] for e in events if e["event"] == "run_end"]
     outcome = _current_outcome(folder, ended, missing)
     view_of_plan = _plan(plan_text, missing)
-    examples = _json(folder / "report" / "examples.json", missing, "No ranking examples were recorded.")
+    before = _json(folder / "report" / "before.json", missing, "No ranking examples were recorded.")
+    untrained = "Ranking examples have no answers of the trained model yet." if before else ""
+    after = _json(folder / "report" / "after.json", missing, untrained)
+    graph = view_of_plan.graph.path if view_of_plan else ""
     started: dict[int, Event] = {}
     for event in events:
         started.setdefault(event["attempt"], event)
@@ -135,7 +166,7 @@ def read_run(folder: str | Path) -> RunView:
         repeated_steps=(all_steps - sum(map(len, latest))) // max(len(ranks), 1),
         versions=versions,
         manifest=_manifest(launch.get("partition"), missing),
-        examples=_examples(examples, missing),
+        examples=read_examples(before, after, graph, missing),
         seconds=_seconds(outcome, tasks, events),
         finished=bool(ended) and outcome.get("exit_code", 0) == 0,
         missing=tuple(missing),
@@ -154,6 +185,7 @@ def _stage(name: str, ranks: list[list[Event]], latest: list[dict[tuple[str, int
         for e in own[0]
         if e["event"] == "eval"
     }
+    metrics = [e["metric"] for e in own[0] if e["event"] == "eval"]
     first_end = next((e for e in reversed(own[0]) if e["event"] == "stage_end"), None)
     seconds = float(first_end["seconds"]) if first_end else own[0][-1]["time"] - own[0][0]["time"]
     flat = [e for rank in steps for e in rank]
@@ -166,6 +198,7 @@ def _stage(name: str, ranks: list[list[Event]], latest: list[dict[tuple[str, int
         peak_bytes=max((int(e.get("peak_bytes") or 0) for e in ends), default=0),
         loss=_mean_loss(flat),
         evaluations=tuple(evaluations[key] for key in sorted(evaluations)),
+        metric=metrics[0] if metrics else "",
         totals={k: sum(_number(e, k) for e in flat) for k in COUNTED if any(k in e for e in flat)},
         times=_times(own[0], flat, len(ranks), seconds),
     )
@@ -174,7 +207,9 @@ def _stage(name: str, ranks: list[list[Event]], latest: list[dict[tuple[str, int
 def _times(own: list[Event], steps: list[Event], ranks: int, seconds: float) -> dict[str, float]:
     times = {part: sum(_number(e, part) for e in steps) / ranks for part in STEP_PARTS}
     for part in ("eval", "checkpoint"):
-        times[part] = sum(_number(e, "seconds") for e in own if e["event"] == part)
+        # Each of an evaluation's metrics carries the seconds of the whole evaluation.
+        once = {(e["step"], e.get("split")): _number(e, "seconds") for e in own if e["event"] == part}
+        times[part] = sum(once.values())
     return {**times, "other": max(0.0, seconds - sum(times.values()))}
 
 
@@ -235,26 +270,6 @@ def _json(path: Path, missing: list[str], absent: str = "") -> Any:
     except ValueError as error:
         missing.append(f"{path.name} could not be read: {error}.")
         return {}
-
-
-def _examples(raw: Any, missing: list[str]) -> tuple[Mapping[str, Any], ...]:
-    """Entries that hold all a reader needs; the others are counted in a sentence."""
-
-    def whole(entry: Any) -> bool:
-        lists = [entry["before"], entry["after"]]
-        items = [(str(i["text"]), float(i["score"]), i["true"]) for items in lists for i in items]
-        return bool(items) and all(name in entry for name in ("relation", "query", "true"))
-
-    good = []
-    for entry in raw or ():
-        try:
-            if whole(entry):
-                good.append(entry)
-        except (KeyError, TypeError, ValueError):
-            continue
-    if len(good) < len(raw):
-        missing.append(f"{len(raw) - len(good)} ranking examples are incomplete and left out.")
-    return tuple(good)
 
 
 def _plan(text: str, missing: list[str]) -> TrainPlan | None:

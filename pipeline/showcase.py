@@ -175,6 +175,7 @@ class Showcase:
                     "query": user_ids(self._trainer.graph, info.source, source)[0],
                     "true": names[0],
                     "rank": 1 + int((values > values[0]).sum()),
+                    "candidates": len(values),
                     "best": best,
                 }
             )

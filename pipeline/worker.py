@@ -77,8 +77,8 @@ def _train() -> None:
     from pipeline.events import RunRecord
     from pipeline.graph import Graph, start_client
     from pipeline.job import run_job
+    from pipeline.loop import Asked
     from pipeline.model import LMGNN
-    from pipeline.stages import Asked
     from pipeline.trainer import Trainer
 
     env = os.environ

@@ -85,8 +85,8 @@ class Tree:
 
 def make_tree(path: Path) -> Tree:
     for package, files in {
-        "partition": ("__init__.py", "errors.py", "manifest.py"),
-        "pipeline": ("__init__.py", "config.py"),
+        "partition": ("__init__.py", "errors.py", "manifest.py", "paths.py"),
+        "pipeline": ("__init__.py", "config.py", "plain.py"),
     }.items():
         (path / package).mkdir(parents=True)
         for name in files:

@@ -219,7 +219,10 @@ def build(roots: Mapping[str, Path], out: Path) -> dict[str, Any]:
         if facts.items() >= key.items():
             return {**facts, "found": True}
     elif out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty and holds no graph of this builder; name another folder")
+        raise FileExistsError(
+            f"{out} is not empty and was not made by this builder: name another folder (graph.path), or "
+            "train on what it holds with --set graph.builder="
+        )
     graph = make_graph(read_corpus(files))
     facts = {
         **key,

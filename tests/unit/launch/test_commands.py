@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,31 @@ def test_several_servers_of_a_host_get_neighbouring_ports(tree: Tree) -> None:
     launch = json.loads((tree.latest / "launch.json").read_text())
     ports = [p["ports"][0] for p in launch["processes"] if p["role"] == "server"]
     assert ports == list(range(ports[0], ports[0] + 3))
+
+
+@pytest.mark.parametrize("command", ["report", "baselines"])
+def test_a_handed_on_command_finds_runs_by_name(tree: Tree, command: str) -> None:
+    assert tree.run("run").returncode == 0
+    run = tree.latest.resolve()
+    for name in ("latest", run.name):
+        made = run / ("report.html" if command == "report" else "metrics.json")
+        made.unlink()
+        result = tree.run(command, name)
+        assert result.returncode == 0, result.stderr
+        assert made.exists()
+    missing = tree.run(command, "none")
+    assert (missing.returncode, missing.stderr.count("no run 'none'")) == (2, 1)
+
+
+def test_a_run_that_was_cut_off_goes_on_with_the_command_that_it_shows(tree: Tree) -> None:
+    result = tree.run("run", "--set", "seed=4", FAKE_trainer_1="exit=14", LMGNN_COMMAND_NAME="my/run.sh")
+    assert result.returncode == 14
+    (shown,) = [line for line in result.stdout.splitlines() if "go on with: " in line]
+    name, *arguments = shlex.split(shown.partition("go on with: ")[2])
+    assert name == "my/run.sh"
+    again = tree.run(*arguments)
+    assert again.returncode == 0, again.stdout
+    assert "(going on)" in again.stdout
 
 
 def test_commands_of_the_other_packages_are_handed_on_with_their_exit_code(tree: Tree) -> None:

@@ -65,6 +65,63 @@ def test_paths_on_the_command_line_are_the_callers(tmp_path: Path, monkeypatch: 
     assert load_plan(PLAN, asked[:1]).graph.path == str(tmp_path / "mine")
 
 
+def test_an_empty_path_on_the_command_line_stays_empty() -> None:
+    assert runs.absolute_overrides(["graph.builder="]) == ["graph.builder="]
+
+
+def test_a_store_is_a_folder_or_a_file_url(tmp_path: Path, plan: TrainPlan) -> None:
+    for store, folder in (("s", tmp_path / "s"), ("file:///s/t", Path("/s/t")), ("~/s", Path.home() / "s")):
+        asked = replace(plan, partition=replace(plan.partition, store=store))
+        assert runs.resolve_plan(asked, tmp_path, tmp_path).partition.store == str(folder)
+
+
+def test_a_store_elsewhere_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "home", lambda: tmp_path)
+    asked = ["run", "--config", str(PLAN), "--set", "partition.store=s3://bucket/store"]
+    assert main(asked) == 2
+    assert "partition.store = 's3://bucket/store'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_builder_with_a_graph_elsewhere_is_refused(tmp_path: Path, plan: TrainPlan) -> None:
+    (tmp_path / "build.py").touch()
+    asked = replace(plan, graph=replace(plan.graph, path="s3://bucket/g", builder="build.py"))
+    with pytest.raises(UsageError, match=r"graph\.path = 's3://bucket/g'"):
+        runs.resolve_plan(asked, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        ("lmgnn run", "lmgnn run --run-dir /r"),
+        ("launch/run.sh run --config a.toml --json", "launch/run.sh run --config a.toml --json --run-dir /r"),
+        ("lmgnn run --run-dir latest --set seed=1", "lmgnn run --set seed=1 --run-dir /r"),
+        ("lmgnn run --run-dir=x --resume never --nodes 2", "lmgnn run --nodes 2 --run-dir /r"),
+        ("'my tools/run.sh' run --resume=never", "'my tools/run.sh' run --run-dir /r"),
+    ],
+)
+def test_the_command_to_go_on_is_the_typed_one_with_the_runs_folder(typed: str, again: str) -> None:
+    assert runs.command_to_go_on(typed, Path("/r")) == again
+
+
+def test_a_run_is_taken_up_by_name_and_a_new_folder_is_the_callers(
+    tmp_path: Path, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "home", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    made = runs.create(plan, path=None, name="n", command="", versions={})
+    assert runs.run_dir(made.path.name) == runs.run_dir("latest") == made.path
+    assert runs.run_dir("fresh") == tmp_path / "fresh"
+
+
+def test_latest_without_a_run_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "home", lambda: tmp_path)
+    with pytest.raises(UsageError, match="no run 'latest'"):
+        runs.run_dir("latest")
+
+
 def test_a_run_folder_is_made_once_and_held_by_one(tmp_path: Path, plan: TrainPlan) -> None:
     folder = runs.create(plan, path=tmp_path / "run", name="", command="lmgnn run", versions={})
     assert TrainPlan.from_json((folder.path / "plan.json").read_text()) == plan

@@ -179,6 +179,22 @@ def test_what_a_killed_builder_left_is_removed(small_graph: Path, tmp_path: Path
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [part_id, f"{part_id}.lock"]
 
 
+def test_a_store_that_is_not_on_this_machine_is_refused(
+    small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for command in (["build", str(small_graph)], ["ls"]):
+        assert main([*command, "--store", "s3://bucket/store"]) == 2
+        assert "store = 's3://bucket/store'" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_store_may_be_a_file_url(small_graph: Path, tmp_path: Path) -> None:
+    found = build(str(small_graph), BuildOptions(), store=f"file://{tmp_path}/kept", say=lambda line: None)
+    assert found.parent == tmp_path / "kept"
+
+
 def test_a_full_disk_is_called_so() -> None:
     with pytest.raises(DiskFullError, match="no space"), writing(Path("/dev/full")):
         Path("/dev/full").write_text("x")

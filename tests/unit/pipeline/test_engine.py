@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.config import EnginePlan
 from pipeline.engine import Engine, start_collectives, zero_stage
-from pipeline.stages import rate_factor
+from pipeline.loop import rate_factor
 from pipeline.statefiles import load_optimizer, save_optimizer
 
 RATE, DECAY = 0.05, 0.1

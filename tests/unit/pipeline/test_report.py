@@ -51,7 +51,7 @@ WORDS = ["parse", "read", "write", "plot", "fit", "join", "token", "array", "gra
 def write_plan(run: Path, stages: dict[str, int]) -> None:
     plan = TrainPlan(
         name="python-packages",
-        graph=GraphPlan(path="data/python_packages"),
+        graph=GraphPlan(path=str(run.parent / "graph")),
         tasks={"uses": TaskPlan(relations=("uses",))},
         stages=tuple(StagePlan(name=n, kind=n, task="" if n == "mlm" else "uses") for n in stages),
     )
@@ -116,9 +116,10 @@ def write_events_of_rank(run: Path, stages: dict[str, int], now: list[float], ra
     record.event(
         "run_start", versions={"torch": "2.13.0", "dgl": "1.1.3"}, host="n1", device="cpu", world=ranks
     )
-    before = 0.3
     for name, steps in stages.items():
         record.stage(name, kind=name, steps=steps, targets=4_000)
+        if rank == 0:
+            evaluate(record, name, 0.0)
         begun, order = now[0], [*range(1, steps + 1)]
         if name == "joint":
             order = [*range(1, 71), *range(51, steps + 1)]
@@ -140,7 +141,6 @@ def write_events_of_rank(run: Path, stages: dict[str, int], now: list[float], ra
                 lm_rows_trained=0 if name == "gnn_warm" else 32,
                 lm_rows_forward=200 if name == "joint" else 0,
                 lm_tokens=0 if name == "gnn_warm" else 6000,
-                lm_tokens_padded=0 if name == "gnn_warm" else 7500,
                 sample_s=0.05,
                 fetch_s=0.04,
                 compute_s=0.4,
@@ -148,45 +148,65 @@ def write_events_of_rank(run: Path, stages: dict[str, int], now: list[float], ra
                 remote_rows=20,
                 nodes=900,
             )
-            if step % (steps // 3) == 0 and name != "mlm" and rank == 0:
-                after = METRICS["tasks"]["uses"]["stages"][name]["valid"]
-                value = before + (after - before) * step / steps
-                record.event(
-                    "eval", split="valid", metric="mrr", value=value, seconds=2.0, best=step == steps
-                )
+            if step % (steps // 3) == 0 and rank == 0:
+                evaluate(record, name, step / steps)
         record.event("stage_end", seconds=now[0] - begun, peak_bytes=(900 + 50 * rank) * 2**20)
-        before = METRICS["tasks"]["uses"]["stages"][name]["valid"]
     record.event("test", task="uses", metric="mrr", value=METRICS["tasks"]["uses"]["test"])
     record.event("run_end")
     record.close()
 
 
-def write_examples(run: Path) -> None:
-    def ranked(true_at: int, scores: np.ndarray) -> list[dict[str, Any]]:
-        texts = [
-            f"def {WORDS[(i * 5 + true_at) % 12]}_{WORDS[i]}(path, *, mode='r'): open and decode"
-            for i in range(5)
-        ]
-        return [
-            {
-                "text": f"def load_table(path): {SCRIPT}" if i == true_at else texts[i],
-                "score": s,
-                "true": i == true_at,
-            }
-            for i, s in enumerate(scores.tolist())
-        ]
+FIGURES = {
+    "mlm": (-8.5, -7.25),
+    "graph_lm": (0.21, 0.58),
+    "gnn_warm": (0.28, 0.666),
+    "joint": (0.664, 0.72551),
+}
+"""Stage -> its own metric at its first and last step."""
 
-    examples = [
-        {
-            "relation": "uses",
-            "query": f"def {WORDS[n]}_all(folder): {WORDS[n]} every table of a folder & join them {SCRIPT}",
-            "true": "def load_table(path): read one table",
-            "before": ranked(4 - n % 2, np.linspace(0.8, 0.4, 5)),
-            "after": ranked(0, np.linspace(9.1, 3.3, 5)),
-        }
-        for n in range(4)
-    ]
-    (run / "report" / "examples.json").write_text(json.dumps(examples))
+
+def evaluate(record: RunRecord, stage: str, done: float) -> None:
+    """One evaluation of 2 s; its metrics carry the same seconds."""
+    first, last = FIGURES[stage]
+    metrics = {"mrr": first + (last - first) * done, "hits@1": 0.1, "hits@10": 0.9}
+    if stage == "mlm":
+        metrics = {"negative_loss": metrics["mrr"]}
+    for name, value in metrics.items():
+        record.event("eval", split="valid", metric=name, value=value, seconds=2.0, best=True)
+
+
+def write_examples(run: Path) -> None:
+    """Four examples of integer ids, and the tables that hold their texts."""
+    graph = run.parent / "graph"
+    graph.mkdir()
+    (graph / "graph.toml").write_text(
+        '[nodes.symbol]\npath = "symbol.csv"\ntext = "text"\n'
+        '[edges.uses]\npath = "uses.csv"\nsource = "symbol"\ndestination = "symbol"\n'
+    )
+    texts = [f'"def {word}_all(folder): {word} a table & join {SCRIPT}"' for word in WORDS]
+    lines = [f"{100 + n},{text}" for n, text in enumerate(texts)]
+    (graph / "symbol.csv").write_text("\n".join(["id,text", *lines]) + "\n")
+    (graph / "uses.csv").write_text("src_id,dst_id\n")
+    for when, true_at, scores in (("before", 3, (0.9, 0.8, 0.7, 0.6)), ("after", 0, (9.0, 6.0, 3.0, 1.0))):
+        examples = []
+        for n in range(4):
+            others = [str(100 + (n + 2 + k) % 12) for k in range(4)]
+            true = str(100 + n + 1)
+            ids = [*others[:true_at], true, *others[true_at:]]
+            best = [{"id": i, "score": s, "true": i == true} for i, s in zip(ids, scores, strict=False)]
+            examples.append(
+                {
+                    "relation": "uses",
+                    "source_type": "symbol",
+                    "destination_type": "symbol",
+                    "query": str(100 + n),
+                    "true": true,
+                    "rank": true_at + 1,
+                    "candidates": 101,
+                    "best": best,
+                }
+            )
+        (run / "report" / f"{when}.json").write_text(json.dumps(examples))
 
 
 def write_projection(run: Path, *, nodes: int = 150, groups: int = 12) -> None:
@@ -324,14 +344,49 @@ def test_a_baseline_that_wins_is_shown_as_winning(run: Path) -> None:
     assert '<td class="down">−0.182</td>' in html
 
 
-def test_each_stage_shows_its_validation_figure_and_gain(page: str) -> None:
+def test_each_stage_shows_its_own_metric_and_what_it_gained_since_its_first_step(page: str) -> None:
     text = Reader(page).text
-    before = None
-    for stage in STAGES:
-        value = METRICS["tasks"]["uses"]["stages"][stage]["valid"]
-        gain = "" if before is None else f" ({value - before:+.3f})"
-        assert f"validation MRR of uses {value:.3f}{gain}" in text
-        before = value
+    assert "held-out loss 7.250 from 8.500 at its start (−1.250) lower is better" in text
+    for stage in ("graph_lm", "gnn_warm", "joint"):
+        first, last = FIGURES[stage]
+        gain = f"({last - first:+.3f})"
+        assert f"validation MRR of uses {last:.3f} from {first:.3f} at its start {gain}" in text
+
+
+def test_a_loss_that_fell_counts_as_better_and_one_that_rose_as_worse(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for figures, colour in (((-8.5, -7.25), "up"), ((-7.25, -8.5), "down")):
+        monkeypatch.setitem(FIGURES, "mlm", figures)
+        for name in ("events.jsonl", "events-1.jsonl"):
+            (run / name).unlink()
+        write_events(run, {"mlm": 12})
+        assert f'class="{colour}">({figures[0] - figures[1]:+.3f})'.replace("-", "−") in render(run)
+
+
+def test_a_stage_whose_start_was_best_says_that_it_changed_nothing(run: Path) -> None:
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    for event in events:
+        if event["event"] == "eval":
+            event["best"] = event["step"] == 0
+    (run / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    text = Reader(render(run)).text
+    assert "validation MRR of uses 0.210 from 0.210 at its start (+0.000)" in text
+    assert "the model that the stage began with was kept" in text
+
+
+def test_a_stage_without_a_first_evaluation_shows_its_figure_alone(run: Path) -> None:
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    first = '"step": 0, "event": "eval"'
+    (run / "events.jsonl").write_text("".join(line for line in lines if first not in line))
+    text = Reader(render(run)).text
+    assert "validation MRR of uses 0.580" in text
+    assert "at its start" not in text
+
+
+def test_an_evaluation_of_three_metrics_costs_its_seconds_once(full: Path) -> None:
+    for stage in read_run(full).stages:
+        assert stage.times["eval"] == 4 * 2.0  # before the first step, and three times later
 
 
 def test_nothing_is_loaded_from_anywhere(page: str) -> None:
@@ -350,7 +405,30 @@ def test_nothing_is_loaded_from_anywhere(page: str) -> None:
 
 def test_texts_of_examples_are_escaped_and_shown_as_they_are(page: str) -> None:
     assert SCRIPT not in page
-    assert Reader(page).text.count("alert('planted')") == 4 * 3
+    assert Reader(page).text.count("alert('planted')") == 4 * (1 + 2 * 4)
+
+
+def test_an_example_shows_query_ranks_and_the_true_answer_marked(page: str) -> None:
+    text = Reader(page).text
+    assert "100 uses 101 def parse_all(folder): parse a table & join" in text
+    assert "rank of the true answer among 101: 4 → 1" in text
+    marked = re.findall(r'<li class="true"><small>([\d.]+)</small><code>(\d+)</code>', page)
+    assert marked == [(score, str(101 + n)) for n in range(4) for score in ("0.60", "9.00")]
+
+
+def test_examples_without_tables_show_their_ids_and_say_why(run: Path) -> None:
+    (run.parent / "graph" / "symbol.csv").unlink()
+    text = Reader(render(run)).text
+    assert "Texts of the ranking examples could not be read, ids stand alone: symbol.csv" in text
+    assert "among 101: 4 → 1" in text
+    assert "alert" not in text
+
+
+def test_examples_of_a_run_that_has_not_finished_are_left_out(run: Path) -> None:
+    (run / "report" / "after.json").unlink()
+    text = Reader(render(run)).text
+    assert "have no answers of the trained model yet" in text
+    assert "among 101" not in text
 
 
 def test_names_of_stages_and_tasks_are_escaped_in_charts_too(run: Path) -> None:
@@ -396,11 +474,11 @@ def test_repeated_steps_of_a_restart_count_once(full: Path, page: str) -> None:
     assert "Attempt 2 began" in text
 
 
-def test_costs_per_target_and_padding_equal_hand_counts(page: str) -> None:
-    rows = {row[0]: row for row in Reader(page).rows if row and len(row) == 9}
-    assert rows["joint"][3:8] == ["0.50", "3.12", "93.8", "20 %", "0.31"]
-    assert rows["gnn_warm"][3:8] == ["0.00", "0.00", "0.00", "–", "0.31"]
-    assert rows["joint"][8] == "950.0 MiB"
+def test_costs_per_target_equal_hand_counts(page: str) -> None:
+    rows = {row[0]: row for row in Reader(page).rows if row and len(row) == 8}
+    assert rows["joint"][3:7] == ["0.50", "3.12", "93.8", "0.31"]
+    assert rows["gnn_warm"][3:7] == ["0.00", "0.00", "0.00", "0.31"]
+    assert rows["joint"][7] == "950.0 MiB"
 
 
 def test_partition_facts_come_from_the_manifest(page: str) -> None:
@@ -452,7 +530,7 @@ def test_an_outcome_older_than_the_end_of_the_run_is_not_this_ones(run: Path) ->
     assert "LM-GNN reaches MRR 0.718" in text
 
 
-REMOVABLE = ["metrics.json", "launch.json", "outcome.json", "events.jsonl", "report/examples.json"]
+REMOVABLE = ["metrics.json", "launch.json", "outcome.json", "events.jsonl", "report/before.json"]
 
 
 @pytest.mark.parametrize("name", [*REMOVABLE, "../partition/manifest.json"])
@@ -461,7 +539,7 @@ def test_a_missing_piece_is_left_out_without_failing(run: Path, name: str) -> No
     assert Reader(render(run)).text.count("python-packages") >= 1
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "launch.json", "outcome.json", "report/examples.json"])
+@pytest.mark.parametrize("name", ["metrics.json", "launch.json", "outcome.json", "report/after.json"])
 def test_a_broken_piece_is_named(run: Path, name: str) -> None:
     (run / name).write_text('{"tasks": ')
     assert f"{Path(name).name} could not be read" in Reader(render(run)).text
@@ -481,10 +559,10 @@ def test_embeddings_that_were_not_recorded_are_mentioned(run: Path) -> None:
 
 
 def test_broken_examples_and_embeddings_are_named(run: Path) -> None:
-    (run / "report" / "examples.json").write_text('[{"relation": "uses"}, 3]')
+    (run / "report" / "after.json").write_text('[{"relation": "uses"}, 3]')
     (run / "report" / "projection.npz").write_bytes(b"no numbers")
     text = Reader(render(run)).text
-    assert "2 ranking examples are incomplete" in text
+    assert "4 ranking examples are incomplete" in text
     assert "picture could not be made" in text
 
 

@@ -1,10 +1,13 @@
-"""Stands in for `python -m partition`: takes the real command line, makes an empty partition folder."""
+"""Stands in for `python -m partition`: takes the real command line, makes a partition folder
+that holds nothing but its manifest."""
 
 import argparse
 import json
 import os
 import sys
 from pathlib import Path
+
+from partition.manifest import MANIFEST_NAME, NodeTypeInfo, PartitionManifest, RelationInfo
 
 parser = argparse.ArgumentParser()
 parser.add_argument("command", choices=("build",))
@@ -22,5 +25,20 @@ if code := int(os.environ.get("FAKE_PARTITION_EXIT", "0")):
     sys.exit(code)
 path = Path(options.store) / f"{options.hosts}x{options.trainers}"
 path.mkdir(parents=True, exist_ok=True)
+manifest = PartitionManifest(
+    id=path.name,
+    graph_name="tiny",
+    hosts=int(options.hosts),
+    trainers=int(options.trainers),
+    node_types=(NodeTypeInfo("paper", 12, text=True, tokens=60),),
+    relations=(RelationInfo("uses", "paper", "paper", 20, targets={"train": 8, "valid": 2, "test": 2}),),
+    clusters=(1,) * int(options.hosts) * int(options.trainers),
+    offsets={},
+    options={},
+    inputs={},
+    stats={},
+    files={},
+)
+(path / MANIFEST_NAME).write_text(manifest.to_json())
 sys.stderr.write("cutting the graph\n")
 sys.stdout.write(json.dumps({"id": path.name, "path": str(path), "seconds": 0.1, "found": False}) + "\n")

@@ -1,0 +1,263 @@
+"""The training loop of a stage: batches, steps, evaluations, checkpoints, the best model.
+
+The same for all stages; what distinguishes them is in stages.py. Every decision is taken by all
+trainers alike.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from partition.errors import DataError
+from pipeline.batch import Batch
+from pipeline.checkpoint import Checkpoint
+from pipeline.config import StagePlan
+from pipeline.engine import Engine, zero_stage
+from pipeline.hashing import key_of
+from pipeline.stages import STAGES, StageRule
+from pipeline.targets import Schedule
+from pipeline.trainer import Trainer
+
+
+class Asked(Exception):
+    """The job was asked to save and leave, and has saved."""
+
+
+@dataclass
+class Progress:
+    """How far a stage is; goes into checkpoints."""
+
+    stage: str
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    """Evaluations since the best one."""
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def run_stage(trainer: Trainer, stage: StagePlan, resumed: Checkpoint | None) -> Progress:
+    """Train one stage from its start, or from a checkpoint of it, and leave its best model loaded."""
+    return _Loop(trainer, stage).run(resumed)
+
+
+class _Loop:
+    """The training loop of one stage."""
+
+    def __init__(self, trainer: Trainer, stage: StagePlan) -> None:
+        self.trainer, self.stage, plan = trainer, stage, trainer.plan
+        self.rule: StageRule = STAGES[stage.kind](trainer, stage)
+        self.targets = {part: self.rule.targets(part) for part in trainer.parts}
+        sizes = _sizes(trainer, self.targets)
+        if not sum(sizes):
+            raise DataError(
+                f"stage {stage.name} has no training targets",
+                hint="check the split columns and the task's relations",
+            )
+        self.total_targets = sum(sizes)
+        self.schedule = Schedule(
+            sizes,
+            stage.batch_size,
+            stage.epochs,
+            plan.engine.accumulate,
+            key_of(plan.seed, stage.name, "order"),
+        )
+        self.zero = zero_stage(plan.engine, same_order=self.rule.one_order)
+        groups = trainer.model.trained_parameters(stage)
+        self.engine = Engine(
+            trainer.model,
+            {"lm": (groups["lm"], stage.lm_rate), "rest": (groups["rest"], stage.rate)},
+            plan.engine,
+            zero=self.zero,
+            batches_per_step=len(trainer.parts) * plan.engine.accumulate,
+            weight_decay=stage.weight_decay,
+            device=trainer.device,
+        )
+        self.progress = Progress(stage.name)
+        self.best = trainer.stage_store(stage.name)
+        steps = self.schedule.steps
+        self.eval_steps = {round((i + 1) * steps / stage.evals) for i in range(stage.evals)}
+
+    def run(self, resumed: Checkpoint | None) -> Progress:
+        trainer, progress = self.trainer, self.progress
+        trainer.reset_sparse()
+        if resumed is not None:
+            progress = self.progress = Progress(**resumed.state["progress"])
+            trainer.load(resumed, self.engine)
+            trainer.lm_version = (self.stage.name, progress.step)
+        steps = self.schedule.steps
+        trainer.record.stage(
+            self.stage.name,
+            kind=self.stage.kind,
+            steps=steps,
+            targets=self.total_targets,
+            done=progress.step,
+        )
+        started = time.monotonic() - progress.seconds
+        if resumed is None and self.stage.evals:
+            self._evaluate()  # what the stage must improve on to be kept
+        while progress.step < steps and not self._patience_is_over():
+            asked = self._step()
+            progress.seconds = time.monotonic() - started
+            if progress.step in self.eval_steps:
+                self._evaluate()
+            if progress.step % trainer.plan.engine.checkpoint_every == 0 or asked:
+                self._checkpoint()
+            if asked:
+                raise Asked
+        self._finish()
+        progress.seconds = time.monotonic() - started
+        trainer.record.event("stage_end", seconds=progress.seconds, peak_bytes=trainer.peak_bytes())
+        return progress
+
+    def _patience_is_over(self) -> bool:
+        return 0 < self.stage.patience <= self.progress.stale
+
+    def _step(self) -> bool:
+        """One optimiser step; returns whether any trainer was asked to leave."""
+        trainer, step, clock = self.trainer, self.progress.step, _Clock()
+        batches = self._batches(step, clock)
+        count = torch.tensor([sum(b.terms for _, b in batches), float(trainer.stop())])
+        terms, asked = self.engine.total(count)
+        total_loss = torch.zeros((), dtype=torch.float64)
+        tokens_before = self._tokens_run()
+        for position, (part, batch) in enumerate(batches):
+            torch.manual_seed(key_of(batch.key, "dropout", part))
+            loss, _ = self.engine.forward(batch.to(trainer.device), self.stage)
+            self.engine.backward(loss, terms=terms, last=position == len(batches) - 1)
+            total_loss += loss.detach().to("cpu", torch.float64)
+        clock.lap("compute_s")
+        factor = rate_factor(step, self.schedule.steps, self.stage.warmup)
+        norm = self.engine.step(factor)
+        if trainer.sparse is not None:
+            trainer.sparse.step(self.stage.embedding_rate * factor, weight=self.engine.embedding_weight)
+        clock.lap("step_s")
+        self.progress.step = step + 1
+        if self.rule.trains_lm:
+            trainer.lm_version = (self.stage.name, step + 1)
+        trainer.record.step(
+            step + 1,
+            loss=float(total_loss) / max(sum(b.terms for _, b in batches), 1),
+            rate=self.stage.rate * factor,
+            lm_rate=self.stage.lm_rate * factor if self.rule.trains_lm else 0.0,
+            grad_norm=norm,
+            lm_tokens=float(self._tokens_run() - tokens_before),
+            **_costs([b for _, b in batches]),
+            **{"remote_rows": 0.0, **trainer.graph.take_costs()},
+            **clock.laps,
+        )
+        return bool(asked)
+
+    def _batches(self, step: int, clock: _Clock) -> list[tuple[int, Batch]]:
+        """This trainer's batches of one step: `accumulate` of each of its parts."""
+        trainer, made = self.trainer, []
+        for turn in range(trainer.plan.engine.accumulate):
+            number = step * trainer.plan.engine.accumulate + turn
+            key = key_of(trainer.plan.seed, self.stage.name, number)
+            for part in trainer.parts:
+                chosen = self.targets[part].select(self.schedule.rows(number, part))
+                made.append((part, self.rule.batch(chosen, part, key)))
+        clock.lap("sample_s")
+        filled = [(part, self.rule.inputs(batch)) for part, batch in made]
+        clock.lap("fetch_s")
+        return filled
+
+    def _tokens_run(self) -> int:
+        return sum(encoder.tokens_run for encoder in self.trainer.model.text.distinct())
+
+    def _evaluate(self) -> None:
+        trainer, progress, started = self.trainer, self.progress, time.monotonic()
+        trainer.record.heartbeat("evaluate")
+        metrics = self.rule.evaluate("valid", self.stage.eval_targets)
+        value = metrics[self.rule.metric]
+        better = progress.best is None or value > progress.best
+        if better:
+            progress.best, progress.best_step, progress.stale = value, progress.step, 0
+            self.best.save(
+                f"{progress.step:06d}-best",
+                lambda folder: trainer.write(folder, None),
+                trainer.state(asdict(progress)),
+            )
+        else:
+            progress.stale += 1
+        seconds = time.monotonic() - started
+        for name, number in metrics.items():
+            trainer.record.event(
+                "eval", split="valid", metric=name, value=number, seconds=seconds, best=better
+            )
+
+    def _checkpoint(self) -> None:
+        trainer, progress, started = self.trainer, self.progress, time.monotonic()
+        trainer.record.heartbeat("checkpoint")
+        number = [s.name for s in trainer.plan.stages].index(self.stage.name) * 1_000_000 + progress.step
+        saved = trainer.checkpoints.save(
+            f"{number:09d}-{self.stage.kind.replace('_', '-')}",
+            lambda folder: trainer.write(folder, self.engine),
+            trainer.state(asdict(progress)),
+        )
+        size = sum(info.size for info in saved.files.values())
+        trainer.record.event("checkpoint", name=saved.name, seconds=time.monotonic() - started, bytes=size)
+
+    def _finish(self) -> None:
+        """Keep the best model, and say in a checkpoint that the stage is over."""
+        trainer, progress = self.trainer, self.progress
+        if progress.best is None:
+            self.best.save(
+                f"{progress.step:06d}-last",
+                lambda folder: trainer.write(folder, None),
+                trainer.state(asdict(progress)),
+            )
+        elif progress.best_step != progress.step:
+            best = self.best.latest()
+            if best is not None:
+                trainer.load(best, None)
+                if self.rule.trains_lm:
+                    trainer.lm_version = (self.stage.name, progress.best_step)
+        progress.finished = True
+        self._checkpoint()
+        self.engine.close()
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate at a step (from 0): a linear rise, then a linear fall to 0."""
+    rising = warmup * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return max(0.0, (steps - step) / max(steps - rising, 1.0))
+
+
+def _sizes(trainer: Trainer, targets: dict[int, Any]) -> tuple[int, ...]:
+    """Training targets of every part, the same on every trainer."""
+    known: dict[int, int] = {}
+    for found in trainer.gather({part: len(values) for part, values in targets.items()}):
+        known.update(found)
+    return tuple(known[part] for part in range(trainer.graph.manifest.parts))
+
+
+def _costs(batches: list[Batch]) -> dict[str, float]:
+    trained = sum(len(rows) for batch in batches for rows in batch.train_rows.values())
+    texts = sum(len(tokens) for batch in batches for tokens in batch.tokens.values())
+    return {
+        "targets": float(sum(batch.terms for batch in batches)),
+        "lm_rows_trained": float(trained),
+        "lm_rows_forward": float(texts - trained),
+        "nodes": float(sum(len(ids) for batch in batches for ids in batch.nodes.values())),
+    }
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
