@@ -20,6 +20,7 @@ from launch.outcome import JobFailed
 from launch.plan import Paths, step_spec
 from launch.supervisor import Supervisor
 from launch.watch import Interrupts
+from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from pipeline.config import TrainPlan, check_against
 
@@ -73,6 +74,11 @@ def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...
     """The command line of `partition build` for a plan on a cluster."""
     cut = plan.partition
     parts = cut.parts_per_host or cluster.trainers_per_host
+    if parts % cluster.trainers_per_host:
+        raise UsageError(
+            f"partition.parts_per_host = {parts}: not to be shared by {cluster.trainers_per_host} trainers",
+            hint=f"take a multiple of {cluster.trainers_per_host}, or --trainers-per-node {parts}",
+        )
     arguments = ["-m", "partition", "build", plan.graph.path, "--store", cut.store]
     arguments += ["--hosts", str(len(cluster.hosts)), "--trainers", str(parts)]
     arguments += ["--method", cut.method, "--cluster-size", str(cut.cluster_size), "--seed", str(cut.seed)]

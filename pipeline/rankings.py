@@ -55,6 +55,10 @@ class Example:
     before: Ranking
     after: Ranking
 
+    @property
+    def true_is_listed(self) -> bool:
+        return any(candidate.true for side in (self.before, self.after) for candidate in side.best)
+
 
 def read_examples(before: Any, after: Any, graph: str, missing: list[str]) -> tuple[Example, ...]:
     """Join two parsed files; `graph` is the folder or URL of graph.toml.

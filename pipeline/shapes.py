@@ -44,12 +44,15 @@ def batch_shape(
     negatives: dict[str, int] = {}
     for name, edges in targets.items():
         info = manifest.relation(name)
-        joint, within = task.negatives == "joint", info.source == info.destination
-        per_head = (0.0 if within else 1.0) if joint else task.negatives_per_edge // 2
-        per_tail = 1.0 if joint else task.negatives_per_edge - task.negatives_per_edge // 2
-        draws[info.source] += edges * (1 + per_head)
-        draws[info.destination] += edges * (1 + per_tail)
-        negatives[name] = math.ceil(edges) if joint else int(per_tail)
+        half = task.negatives_per_edge // 2
+        heads, tails = {
+            "joint": (0 if info.source == info.destination else 1, 1),
+            "batch": (0, 0),
+            "independent": (half, task.negatives_per_edge - half),
+        }[task.negatives]
+        draws[info.source] += edges * (1 + heads)
+        draws[info.destination] += edges * (1 + tails)
+        negatives[name] = tails if task.negatives == "independent" else math.ceil(edges)
     nodes = [{t: distinct(draws[t], n) for t, n in count.items()}]
     sampled: list[dict[str, int]] = []
     for depth in range(hops):

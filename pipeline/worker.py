@@ -17,7 +17,7 @@ import traceback
 from importlib.metadata import version
 from pathlib import Path
 
-from partition.errors import LMGNNError
+from partition.errors import LMGNNError, UsageError
 
 _SAVE_AND_LEAVE = signal.SIGUSR2
 _DUMP_STACKS = signal.SIGUSR1
@@ -124,12 +124,7 @@ def assigned_parts(trainers: int, host: int, rank: int, local_rank: int, env: os
     """Parts of this host that this trainer takes: all trainers of a host share them evenly."""
     local_world = int(env["LOCAL_WORLD_SIZE"])
     if trainers % local_world:
-        from partition.errors import UsageError
-
-        raise UsageError(
-            f"the partition has {trainers} parts per host, which {local_world} trainers cannot share evenly",
-            hint=f"run with --trainers-per-node {trainers} or a divisor of it",
-        )
+        raise UsageError(f"{local_world} trainers of a host cannot share {trainers} parts evenly")
     share = trainers // local_world
     return [host * trainers + local_rank * share + i for i in range(share)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +73,42 @@ def test_mlm_runs_every_training_text_through_the_lm_once_an_epoch(case, answer)
     assert row(answer, "mlm")["lm_tokens_forward"] == 0
 
 
-def test_a_frozen_lm_encodes_every_text_once(case, answer):
-    tokens = case[1].node_type("paper").tokens
-    assert row(answer, "warm")["lm_tokens_forward"] == tokens
-    assert row(answer, "warm")["lm_tokens_backward"] == 0
+def test_a_frozen_lm_encodes_every_text_once_unless_the_stage_before_just_did(case, toy, answer):
+    graph, lm, _ = toy
+    _, manifest, folder = case
+    without = plan_of(graph, lm, stages=[STAGES[0], STAGES[2]])
+    alone = row(estimate(without, manifest, folder), "warm")
+    assert alone["lm_tokens_forward"] == manifest.node_type("paper").tokens
+    assert row(answer, "warm")["lm_tokens_forward"] == 0
+    assert alone["lm_tokens_backward"] == row(answer, "warm")["lm_tokens_backward"] == 0
 
 
-def test_an_lm_in_training_encodes_every_text_at_each_evaluation(case, answer):
-    assert row(answer, "lm")["lm_tokens_forward"] == 2 * case[1].node_type("paper").tokens
+def test_an_lm_in_training_encodes_every_text_at_its_start_and_at_each_evaluation(case, answer):
+    assert row(answer, "lm")["lm_tokens_forward"] == (1 + 2) * case[1].node_type("paper").tokens
+
+
+def test_a_stage_counts_its_own_negatives(case, toy):
+    """30 true edges: 60 ends, and 30 more where negatives are drawn for the batch."""
+    plan, manifest, _ = case
+    sizes = {}
+    for name in ("batch", "joint"):
+        task = replace(plan.tasks["cites"], negatives=name)
+        shape = batch_shape(plan, manifest, task, {"cites": 30}, hops=0)
+        sizes[name], count = shape.nodes[0]["paper"], manifest.node_type("paper").count
+        assert shape.negatives["cites"] == 30
+    assert (sizes["batch"], sizes["joint"]) == (distinct(60, count), distinct(90, count))
+    graph, lm, _ = toy
+    texts = []
+    for negatives in ("joint", "batch"):
+        stages = [{**STAGES[1], "negatives": negatives}]
+        texts.append(row(estimate(plan_of(graph, lm, stages=stages), *case[1:]), "lm")["texts_per_batch"])
+    assert texts[0] > texts[1]
+
+
+def test_on_a_cpu_memory_never_falls_from_stage_to_stage(answer):
+    peaks = [stage["memory_bytes"] for stage in answer["stages"] if stage["kind"] != "evaluate"]
+    assert peaks == sorted(peaks)
+    assert answer["total"]["memory_bytes"] == peaks[-1]
 
 
 def test_joint_trains_train_nodes_texts_a_batch_and_runs_the_others_forward(case, answer):
