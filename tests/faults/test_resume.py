@@ -113,6 +113,7 @@ def result(run: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(900)
 def test_a_job_killed_in_every_stage_ends_as_if_nothing_had_happened(
     toy: tuple[Path, Path, Path], tmp_path: Path

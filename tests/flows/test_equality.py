@@ -142,6 +142,7 @@ def test_twenty_steps_end_with_the_same_parameters_however_the_parts_are_shared(
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("kind", ["graph_lm", "mlm"])
 def test_zero_2_equals_plain_averaging_where_it_is_allowed(
     toy: tuple[Path, Path, Path], tmp_path: Path, kind: str
@@ -159,6 +160,7 @@ def test_zero_2_equals_plain_averaging_where_it_is_allowed(
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.drill
 def test_a_trainer_without_targets_takes_every_step(tmp_path: Path) -> None:
     lopsided = _communities(tmp_path, targets_in_both=False)
     alone = _train(lopsided, tmp_path / "alone", hosts=1, trainers=1, zero=0)
