@@ -138,6 +138,7 @@ class TaskPlan:
         _check(self.loss in ("softmax", "logistic"), "task.loss", self.loss, "softmax or logistic")
         _check(self.negatives in NEGATIVES, "task.negatives", self.negatives, " or ".join(NEGATIVES))
         _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
+        _check(self.eval_negatives >= 1, "task.eval_negatives", self.eval_negatives, "at least 1")
         _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
 
 
@@ -196,6 +197,10 @@ class StagePlan:
         _check(self.evals >= 0, f"{where}.evals", self.evals, "0 or more")
         if self.kind in ("gnn_warm", "joint") and not self.task:
             raise UsageError(f"{where}.task is missing: a {self.kind} stage trains one task")
+        if self.kind == "mlm" and self.task:
+            raise UsageError(f"{where}.task = {self.task!r}: an mlm stage serves all tasks; leave it out")
+        if self.relations and (self.task or self.kind != "graph_lm"):
+            raise UsageError(f"{where}.relations is for a graph_lm stage without a task")
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,10 @@ class TrainPlan:
                     + nearest(stage.start, names[:position])
                 )
 
+        for name in self.tasks:
+            if not any(stage.task == name for stage in self.stages):
+                raise UsageError(f"no stage trains tasks.{name}: give one task = {name!r}")
+
     def fingerprint(self) -> str:
         """Hash of everything that decides the numbers of the run."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -307,6 +316,13 @@ def check_against(plan: TrainPlan, manifest: PartitionManifest) -> None:
                 raise UsageError(
                     f"{key}: relation {name!r} has no training edges",
                     hint="give its table a split column with train, valid and test",
+                )
+    for name, task in plan.tasks.items():
+        for split in ("valid", "test"):
+            if not any(manifest.relation(r).targets.get(split) for r in task.relations):
+                raise UsageError(
+                    f"tasks.{name}.relations have no {split} edges",
+                    hint="name some in the split column of their tables",
                 )
     for stage in plan.stages:
         relations = stage.relations or (plan.tasks[stage.task].relations if stage.task else ())

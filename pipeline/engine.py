@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -31,8 +32,13 @@ def start_collectives(device: torch.device) -> None:
         store=_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank, world),
         rank=rank,
         world_size=world,
+        timeout=_PATIENCE,
     )
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
+
+
+_PATIENCE = timedelta(days=1)
+"""The supervisor finds hangs by heartbeats; gloo's own 30 minutes would end a long evaluation."""
 
 
 def _store(address: str, port: int, rank: int, world: int) -> torch.distributed.TCPStore:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -102,15 +103,15 @@ class SparseOptimizer:
         """Apply the collected gradients, each multiplied by `weight` first."""
         self._adam._lr = rate
         for embedding in self._embeddings.values():
-            for _, rows in embedding.dgl._trace:
-                rows.grad = torch.zeros_like(rows) if rows.grad is None else rows.grad * weight
+            # On the CPU: DGL's own copies from an accelerator are not waited for (dgl 1.1.3).
+            trace = []
+            for ids, rows in embedding.dgl._trace:
+                held = torch.empty(rows.shape)
+                held.grad = (torch.zeros_like(rows) if rows.grad is None else rows.grad * weight).cpu()
+                trace.append((ids.cpu(), held))
+            embedding.dgl._trace = trace
         self._adam.zero_grad()  # DGL: forget the gradients once `step` has applied them
         self._adam.step()
-
-    def forget(self) -> None:
-        """Drop gradients that were collected and will not be applied."""
-        for embedding in self._embeddings.values():
-            embedding.dgl.reset_trace()
 
     def tables(self) -> dict[str, Table]:
         """NAME|step, NAME|mem and NAME|power: Adam's state."""
@@ -298,6 +299,7 @@ def serve(folder: Path, host: int, graph_name: str, *, ready: Callable[[], None]
     original = rpc.wait_for_senders
 
     def announce(*args: Any, **options: Any) -> None:
+        shutil.rmtree(Path(os.environ["DGL_CONF_PATH"]).parent)
         ready()
         original(*args, **options)
 
@@ -309,3 +311,4 @@ def start_client(folder: Path, host: int, graph_name: str) -> None:
     """Connect this trainer to the servers; must come before torch.distributed starts."""
     os.environ["DGL_CONF_PATH"] = _prepare(folder, host, graph_name)
     dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
+    shutil.rmtree(Path(os.environ["DGL_CONF_PATH"]).parent)

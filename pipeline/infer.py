@@ -7,6 +7,7 @@ Shape letters: B targets, K candidates, D width.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -64,7 +65,7 @@ class Inference:
                 rows = encoder.encode(batch.tokens[node_type], rows_per_batch=rows_per_batch)
                 table.write(int(ids[0]), rows.float().cpu().to(table.dtype))
                 self.encoded_texts += len(ids)
-        torch.distributed.barrier()
+        self._meet()
         self._text_version = version
 
     @torch.no_grad()
@@ -79,7 +80,7 @@ class Inference:
                 batch = batch.to(self._device)
                 rows = encoder.inputs(batch, batch.embedded)[node_type]
                 tables[node_type].write(int(ids[0]), rows.float().cpu())
-        torch.distributed.barrier()
+        self._meet()
         for index in range(len(encoder.gnn.layers)):
             tables = self._layer(encoder, index, tables)
         encoder.train()
@@ -99,7 +100,7 @@ class Inference:
                 ).to(self._device)
                 rows = encoder.gnn.step(index, batch.layers[0], self._zeros_where_missing(batch, encoder))
                 table.write(int(ids[0]), rows[node_type].float().cpu())
-        torch.distributed.barrier()
+        self._meet()
         return tables
 
     def _zeros_where_missing(self, batch: Batch, encoder: GraphEncoder) -> dict[str, Tensor]:
@@ -113,6 +114,14 @@ class Inference:
             for t in self._graph.manifest.node_types
             if t.count
         }
+
+    def _meet(self) -> None:
+        """Wait for the other trainers, showing that this one lives."""
+        arrival = torch.distributed.barrier(async_op=True)
+        while not arrival.is_completed():
+            self._alive()
+            time.sleep(0.001)
+        arrival.wait()
 
     def _own(self, node_type: str, rows: int) -> Iterator[Tensor]:
         """Ids of this trainer's parts, `rows` at a time; never across parts, so that what is

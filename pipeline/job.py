@@ -7,6 +7,7 @@ decision is taken by all trainers alike.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pipeline.events import read_events
 from pipeline.loop import run_stage
 from pipeline.model import text_types
 from pipeline.naming import module_key
-from pipeline.showcase import Showcase, user_ids
+from pipeline.showcase import Showcase, own_ids
 from pipeline.stages import STAGES, LinkStage
 from pipeline.trainer import Trainer
 
@@ -120,16 +121,14 @@ def _after_stage(trainer: Trainer, stage: StagePlan, showcases: dict[str, Showca
 def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory: str) -> dict[str, Any]:
     """Look at a task's test split once, with the best model of its last stage; export that model."""
     mine = [s for s in trainer.plan.stages if s.task == task]
-    if not mine:
-        raise UsageError(f"no stage trains task {task}", hint="give a stage task = that name")
     if mine[-1].name != in_memory:
         _load_stage(trainer, mine[-1].name)
         trainer.lm_version = (f"best of {mine[-1].name}", 0)
     rule: LinkStage = STAGES[mine[-1].kind](trainer, mine[-1])
-    metrics = rule.evaluate("test", 0)
+    tables = rule.tables()
+    metrics = rule.rank(tables, "test", 0)
     for name, value in metrics.items():
         trainer.record.event("test", task=task, metric=name, value=value)
-    tables = rule.tables()
     if task in showcases:
         showcases[task].rows("lm_gnn", tables)
         showcases[task].after(tables, rule.head())
@@ -163,11 +162,14 @@ def _export(trainer: Trainer, task: str, tables: Any) -> None:
             ids = torch.arange(*trainer.graph.manifest.part_range(node_type, part))
             rows = table.read(ids).float()
             values = pa.FixedSizeListArray.from_arrays(pa.array(rows.flatten().numpy()), rows.shape[1])
-            names = pa.array(user_ids(trainer.graph, node_type, ids), pa.string())
+            names = pa.array(own_ids(trainer.graph, node_type, ids), pa.string())
             pq.write_table(pa.table({"id": names, "embedding": values}), target / f"part-{part}.parquet")
     if trainer.rank == 0:
         for node_type in text_types(trainer.graph.manifest):
             name = "shared" if trainer.plan.model.lm_shared else node_type
-            if not (folder / "lm" / name).exists():
-                trainer.model.text.of(node_type).save(folder / "lm" / name)
+            final, temporary = folder / "lm" / name, folder / "lm" / f".{name}"
+            if not final.exists():
+                shutil.rmtree(temporary, ignore_errors=True)
+                trainer.model.text.of(node_type).save(temporary)
+                temporary.rename(final)
     torch.distributed.barrier()

@@ -128,7 +128,8 @@ class TextEncoder(nn.Module):
         if self.pooling == "cls":
             return states[:, 0] * mask[:, :1]
         weights = mask.to(torch.float32)
-        total = torch.einsum("nld,nl->nd", states.to(torch.float32), weights)
+        with torch.autocast(states.device.type, enabled=False):
+            total = torch.einsum("nld,nl->nd", states.to(torch.float32), weights)
         return (total / weights.sum(1, keepdim=True).clamp(min=1)).to(states.dtype)
 
     def masked_lm(self) -> MaskedLM:

@@ -6,6 +6,7 @@ trainers alike.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -67,7 +68,9 @@ class _Loop:
             plan.engine.accumulate,
             key_of(plan.seed, stage.name, "order"),
         )
-        self.zero = zero_stage(plan.engine, same_order=self.rule.one_order)
+        self.zero = zero_stage(
+            plan.engine, same_order=self.rule.one_order and min(sizes) >= self.schedule.batches_per_epoch
+        )
         groups = trainer.model.trained_parameters(stage)
         self.engine = Engine(
             trainer.model,
@@ -86,6 +89,9 @@ class _Loop:
     def run(self, resumed: Checkpoint | None) -> Progress:
         trainer, progress = self.trainer, self.progress
         trainer.reset_sparse()
+        # transformers hands models over in eval mode: without this, dropout would wait for the
+        # first evaluation to switch it on, and a resumed job would differ from an unbroken one.
+        trainer.model.train()
         if resumed is not None:
             progress = self.progress = Progress(**resumed.state["progress"])
             trainer.load(resumed, self.engine)
@@ -104,9 +110,9 @@ class _Loop:
         while progress.step < steps and not self._patience_is_over():
             asked = self._step()
             progress.seconds = time.monotonic() - started
-            if progress.step in self.eval_steps:
-                self._evaluate()
-            if progress.step % trainer.plan.engine.checkpoint_every == 0 or asked:
+            better = progress.step in self.eval_steps and self._evaluate()
+            # A best model is followed by a checkpoint: a resume must not find one of its future.
+            if better or progress.step % trainer.plan.engine.checkpoint_every == 0 or asked:
                 self._checkpoint()
             if asked:
                 raise Asked
@@ -170,11 +176,17 @@ class _Loop:
     def _tokens_run(self) -> int:
         return sum(encoder.tokens_run for encoder in self.trainer.model.text.distinct())
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Look at the validation split; whether the model is the best so far, and then kept."""
         trainer, progress, started = self.trainer, self.progress, time.monotonic()
         trainer.record.heartbeat("evaluate")
         metrics = self.rule.evaluate("valid", self.stage.eval_targets)
         value = metrics[self.rule.metric]
+        if math.isnan(value):
+            raise DataError(
+                f"stage {self.stage.name}: the validation figure is no number",
+                hint="no validation targets were chosen (eval_targets), or the model diverged (rates)",
+            )
         better = progress.best is None or value > progress.best
         if better:
             progress.best, progress.best_step, progress.stale = value, progress.step, 0
@@ -190,13 +202,14 @@ class _Loop:
             trainer.record.event(
                 "eval", split="valid", metric=name, value=number, seconds=seconds, best=better
             )
+        return better
 
     def _checkpoint(self) -> None:
         trainer, progress, started = self.trainer, self.progress, time.monotonic()
         trainer.record.heartbeat("checkpoint")
-        number = [s.name for s in trainer.plan.stages].index(self.stage.name) * 1_000_000 + progress.step
+        number = [s.name for s in trainer.plan.stages].index(self.stage.name) * 10**9 + progress.step
         saved = trainer.checkpoints.save(
-            f"{number:09d}-{self.stage.kind.replace('_', '-')}",
+            f"{number:012d}-{self.stage.kind.replace('_', '-')}",
             lambda folder: trainer.write(folder, self.engine),
             trainer.state(asdict(progress)),
         )

@@ -191,6 +191,7 @@ class LMGNN(nn.Module):
             if len(tokens)
         ]
         if not parts:
-            zero = next(self.parameters()).new_zeros(())
-            return zero, zero
+            # Of a graph, since every trainer goes backward at every step.
+            zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
+            return zero, zero.detach()
         return torch.stack([loss for loss, _ in parts]).sum(), torch.stack([n for _, n in parts]).sum()

@@ -38,7 +38,10 @@ class Host:
         if self.csc is None:
             indptr, source, edge = local_graph.adj_tensors("csc")
             _, node_id = self.ids.typed(local_graph.ndata[dgl.NID])
-            self.csc = PartCSC(indptr, source, local_graph.edata[dgl.ETYPE][edge], node_id)
+            relation = local_graph.edata[dgl.ETYPE]
+            if not torch.equal(edge, torch.arange(len(edge))):  # else it stays in shared memory
+                relation = relation[edge]
+            self.csc = PartCSC(indptr, source, relation, node_id)
         return self.csc
 
     def seeds(self, homogeneous: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class LinkBatches:
         targets = {name: self._link_targets(name, *group, distinct) for name, group in groups.items()}
         excluded = excluded_edges(self._graph, self._relations, links)
         nodes, layers = expand(self._graph, distinct, self._fanout, key=key, excluded=excluded)
-        return Batch(nodes=nodes, layers=layers, links=targets)
+        return Batch(nodes=nodes, layers=layers, links=targets, key=key)
 
     def _negatives(self, relation: str, links: Links, part: int, key: int) -> tuple[Tensor, Tensor]:
         """(tails, heads): int64 K shared by the batch, or int64 B x K."""

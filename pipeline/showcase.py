@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -44,7 +45,8 @@ class Showcase:
             for name in self._task.relations
             if manifest.relation(name).source in text and manifest.relation(name).destination in text
         ]
-        self._links = self._pick(_PAIRS) if trainer.rank == 0 else None
+        picked = self._pick(_PAIRS) if trainer.rank == 0 and self._relations else None
+        self._links = picked if picked is not None and len(picked) else None
 
     def _pick(self, count: int) -> Links:
         graph = self._trainer.graph
@@ -181,6 +183,13 @@ class Showcase:
             )
         self._folder.mkdir(exist_ok=True)
         write_whole(self._folder / f"{when}.json", json.dumps(examples), sync=False)
+
+
+def own_ids(graph: Graph, node_type: str, ids: Tensor) -> list[str]:
+    """The user's own ids, as text, of typed ids that this host owns."""
+    file = graph.folder / f"part{graph.host}" / "ids" / f"{node_type}.parquet"
+    rows = pa.array((ids - graph.first_local(node_type)).numpy())
+    return [str(name) for name in pq.read_table(file)["id"].take(rows).to_pylist()]
 
 
 def user_ids(graph: Graph, node_type: str, ids: Tensor) -> list[str]:

@@ -3,6 +3,7 @@ a frozen LM, joint fine-tuning. Owns what each trains on and is judged by."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from torch import Tensor
 from pipeline.batch import Batch
 from pipeline.config import StagePlan
 from pipeline.graph import Table
-from pipeline.hashing import key_of
+from pipeline.hashing import key_of, permutation
 from pipeline.model import stage_relations
 from pipeline.registry import Registry
 from pipeline.sampling import LinkBatches, fanouts
@@ -79,7 +80,8 @@ class MaskedLMStage:
         trainer.model.eval()
         for part in trainer.parts:
             texts = read_texts(trainer.graph.manifest, part=part, split="valid")
-            rows = torch.arange(len(texts))[: limit // len(trainer.parts) or None]
+            share = max(1, limit // trainer.graph.manifest.parts) if limit else None
+            rows = permutation(key_of("held out", part), len(texts))[:share].sort().values
             for chosen in rows.split(self._stage.forward_rows):
                 trainer.record.heartbeat("evaluate")
                 key = key_of(trainer.plan.seed, "held out", part)
@@ -88,7 +90,7 @@ class MaskedLMStage:
                 sums += torch.tensor([float(loss), float(count)])
         trainer.model.train()
         torch.distributed.all_reduce(sums)
-        return {self.metric: -float(sums[0] / sums[1].clamp(min=1))}
+        return {self.metric: -float(sums[0] / sums[1]) if sums[1] else math.nan}
 
 
 class LinkStage:
@@ -130,9 +132,13 @@ class LinkStage:
         return self._trainer.model.head(self._stage.task)
 
     def evaluate(self, split: str, limit: int) -> dict[str, float]:
+        return self.rank(self.tables(), split, limit)
+
+    def rank(self, tables: Mapping[str, Table], split: str, limit: int) -> dict[str, float]:
+        """`evaluate` on representations computed before."""
         trainer = self._trainer
         return trainer.inference.rank_links(
-            self.tables(),
+            tables,
             self.head(),
             self.task,
             self.relations,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -116,4 +117,10 @@ class Schedule:
         size = self.sizes[part]
         first = position * size // self.batches_per_epoch
         last = (position + 1) * size // self.batches_per_epoch
-        return permutation(key_of(self.key, epoch, part), size)[first:last]
+        return _order(key_of(self.key, epoch, part), size)[first:last]
+
+
+@lru_cache(maxsize=64)
+def _order(key: int, size: int) -> Tensor:
+    """Kept for the epoch: it takes a sort of all targets of the part."""
+    return permutation(key, size)

@@ -97,7 +97,8 @@ class LinkHead(nn.Module):
 
     def score_all(self, relation: str, head: Tensor, tail: Tensor) -> Tensor:
         """Scores of every head (B x D) with every tail (K x D), B x K."""
-        return self._heads(relation, head) @ self._tails(tail).T
+        with torch.autocast(head.device.type, enabled=False):  # or it would be bf16 beside fp32 true scores
+            return self._heads(relation, head) @ self._tails(tail).T
 
     def loss(
         self,

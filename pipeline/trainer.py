@@ -80,7 +80,7 @@ class Trainer:
             for part in self.parts:
                 ids = torch.arange(*manifest.part_range(node_type, part))
                 if len(ids):
-                    embedding.table.write(int(ids[0]), _normal_rows(self.plan.seed, node_type, ids, hidden))
+                    embedding.table.write(int(ids[0]), normal_rows(self.plan.seed, node_type, ids, hidden))
         torch.distributed.barrier()
 
     def stage_store(self, stage: str) -> CheckpointStore:
@@ -182,7 +182,7 @@ class Trainer:
         }
 
 
-def _normal_rows(seed: int, node_type: str, ids: Tensor, width: int) -> Tensor:
+def normal_rows(seed: int, node_type: str, ids: Tensor, width: int) -> Tensor:
     """float32 N x width, standard normal, a function of the ids alone."""
     draws = hash_ids(key_of(seed, "learnable", node_type), ids[:, None], torch.arange(width)[None, :])
     uniform = ((draws >> 11) & 0x1FFFFFFFFFFFFF).to(torch.float64) / (1 << 53)

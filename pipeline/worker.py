@@ -78,7 +78,7 @@ def _train() -> None:
     from pipeline.graph import Graph, start_client
     from pipeline.job import run_job
     from pipeline.loop import Asked
-    from pipeline.model import LMGNN
+    from pipeline.model import LMGNN, learnable_types
     from pipeline.trainer import Trainer
 
     env = os.environ
@@ -108,6 +108,11 @@ def _train() -> None:
             device=str(device),
             world=world,
         )
+        if int(env["DGL_NUM_SERVER"]) > 1 and learnable_types(graph.manifest):
+            raise UsageError(
+                "node types without text and features need one graph server per host",
+                hint="DGL 1.1.3 sends the gradients of learnable rows astray with more; --servers-per-node 1",
+            )
         model = LMGNN(plan, graph.manifest).to(device)
         parts = assigned_parts(graph.manifest.trainers, graph.host, rank, int(env["LOCAL_RANK"]), env)
         trainer = Trainer(
@@ -133,7 +138,12 @@ def _device(local_rank: int):  # type: ignore[no-untyped-def]
     import torch
 
     if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        if local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"trainer {local_rank} of this host finds {torch.cuda.device_count()} GPU(s)",
+                hint="run a trainer per GPU; partition.parts_per_host gives each of them several parts",
+            )
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
         return device
     return torch.device("cpu")

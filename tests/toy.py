@@ -83,7 +83,7 @@ def write_graph(folder: Path, *, papers: int = 240, seed: int = 0) -> Path:
     return folder
 
 
-def write_lm(folder: Path, *, width: int = 32, layers: int = 2) -> Path:
+def write_lm(folder: Path, *, width: int = 32, layers: int = 2, dropout: float = 0.0) -> Path:
     """A random BERT of a few thousand weights with a tokenizer for the toy's words."""
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -106,8 +106,8 @@ def write_lm(folder: Path, *, width: int = 32, layers: int = 2) -> Path:
         num_attention_heads=4,
         intermediate_size=2 * width,
         max_position_embeddings=32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from toy import REPO
+from toy import REPO, write_lm
 
 STAGES = ("mlm", "graph_lm", "warm", "joint")
 PLAN = """
@@ -118,7 +118,8 @@ def result(run: Path) -> dict[str, Any]:
 def test_a_job_killed_in_every_stage_ends_as_if_nothing_had_happened(
     toy: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    graph, lm, store = toy
+    graph, _, store = toy
+    lm = write_lm(tmp_path / "lm", dropout=0.1)
     plan = tmp_path / "plan.toml"
     plan.write_text(PLAN.format(graph=graph, lm=lm, store=store))
     unbroken = start(plan, tmp_path / "unbroken")

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from toy import WORDS, build_partition, plan_of, run_processes, write_lm
 
 from partition.manifest import PartitionManifest
+from pipeline.model import LMGNN
+from pipeline.trainer import normal_rows
 
 STEPS = 20
 
@@ -150,9 +152,10 @@ def test_zero_2_equals_plain_averaging_where_it_is_allowed(
     graph, lm, store = toy
     partition = build_partition(graph, lm, store, hosts=1, trainers=2)
     stage = {"name": "text", "kind": kind, "batch_size": 8, "epochs": 0.5, "lm_rate": 1e-3, "evals": 0}
-    weights = []
+    last = {"name": "warm", "kind": "gnn_warm", "task": "cites", "epochs": 0.1, "evals": 0}
+    weights, task = [], {"task": "cites"} if kind == "graph_lm" else {}
     for zero in (0, 2):
-        plan = plan_of(graph, lm, engine={"zero": zero}, stages=[{**stage, "task": "cites"}])
+        plan = plan_of(graph, lm, engine={"zero": zero}, stages=[{**stage, **task}, last])
         run = run_processes(plan, partition, tmp_path / f"zero{zero}", hosts=1, trainers=2)
         [model] = (run / "stages" / "text").glob("*-last")
         weights.append(load_file(model / "rank-0" / "model.safetensors"))
@@ -171,8 +174,6 @@ def test_a_trainer_without_targets_takes_every_step(tmp_path: Path) -> None:
 
 def test_every_kind_of_parameter_has_moved(communities: Any, tmp_path: Path) -> None:
     trained = _train(communities, tmp_path / "run", hosts=1, trainers=2, zero=0)
-    from pipeline.model import LMGNN
-
     graph, lm, partitions = communities
     plan = plan_of(graph, lm, model={"lm_shared": False})
     torch.manual_seed(plan.seed)
@@ -190,3 +191,7 @@ def test_every_kind_of_parameter_has_moved(communities: Any, tmp_path: Path) -> 
             if n.startswith(prefix) and w.is_floating_point()
         ]
         assert max(moved) > 1e-4, prefix
+    start = torch.cat(
+        [normal_rows(plan.seed, "author", torch.arange(15) + 15 * part, plan.model.hidden) for part in (0, 1)]
+    )
+    assert float((trained["rows"] - start).abs().max()) > 1e-4
