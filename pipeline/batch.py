@@ -94,6 +94,19 @@ class LinkTargets:
 
 
 @dataclass(frozen=True)
+class ClassTargets:
+    """Nodes of one type or edges of one relation with their classes; positions count along
+    `Batch.nodes`."""
+
+    head: Tensor
+    """int64 B: the node, or the edge's source."""
+    tail: Tensor
+    """int64 B: the edge's destination; empty for nodes."""
+    label: Tensor
+    """int64 B."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Inputs of one step of one part; `layers` go from the input to the targets."""
 
@@ -114,6 +127,8 @@ class Batch:
     """Type -> float32 N x D, rows of the learnable embeddings; may require gradients."""
     links: Mapping[str, LinkTargets] = field(default_factory=dict)
     """Relation -> true edges and negatives."""
+    classes: Mapping[str, ClassTargets] = field(default_factory=dict)
+    """Node type or relation -> targets to classify."""
     key: int = 0
     """Names stage and batch; seeds dropout and the tokens that mlm hides."""
     stats: Mapping[str, float] = field(default_factory=dict)
@@ -121,9 +136,10 @@ class Batch:
 
     @property
     def terms(self) -> int:
-        """Terms that the batch's loss is the sum of: true edges, or hidden tokens."""
+        """Terms that the batch's loss is the sum of: targets, or hidden tokens."""
         hidden = sum(int((labels >= 0).sum()) for labels in self.hidden.values())
-        return hidden + sum(t.head.numel() for t in self.links.values())
+        links = sum(t.head.numel() for t in self.links.values())
+        return hidden + links + sum(t.head.numel() for t in self.classes.values())
 
     def to(self, device: torch.device) -> Batch:
         """A copy on a device."""
@@ -157,6 +173,9 @@ def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
     for name, link in batch.links.items():
         for part in LinkTargets.__dataclass_fields__:
             tensors[f"links|{name}|{part}"] = getattr(link, part)
+    for name, targets in batch.classes.items():
+        for part in ClassTargets.__dataclass_fields__:
+            tensors[f"classes|{name}|{part}"] = getattr(targets, part)
     structure = {
         "layers": [[dict(layer.sources), dict(layer.destinations)] for layer in batch.layers],
         "key": batch.key,
@@ -171,6 +190,7 @@ def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.dev
     tokens: dict[str, dict[str, Tensor]] = {}
     edges: list[dict[str, dict[str, Tensor]]] = [{} for _ in raw["layers"]]
     links: dict[str, dict[str, Tensor]] = {}
+    classes: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, *rest = key.split("|")
         value = value.to(device)
@@ -181,7 +201,8 @@ def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.dev
         elif kind == "edges":
             edges[int(rest[0])].setdefault(rest[1], {})[rest[2]] = value
         else:
-            links.setdefault(rest[0], {})[rest[1]] = value
+            kinds = links if kind == "links" else classes
+            kinds.setdefault(rest[0], {})[rest[1]] = value
     return Batch(
         layers=tuple(
             Layer(sources, destinations, {name: Edges(**parts) for name, parts in edges[i].items()})
@@ -189,6 +210,7 @@ def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.dev
         ),
         tokens={name: Ragged(**parts) for name, parts in tokens.items()},
         links={name: LinkTargets(**parts) for name, parts in links.items()},
+        classes={name: ClassTargets(**parts) for name, parts in classes.items()},
         key=raw["key"],
         stats=raw["stats"],
         **plain,  # type: ignore[arg-type]

@@ -96,6 +96,9 @@ class ModelPlan:
     """Exceptions from `fanout`, by relation."""
     aggregate: str = "mean"
     """mean, or sum (eq. 1), where sampled sums are scaled by degree / sampled."""
+    bare: tuple[str, ...] = ()
+    """Node types without text and features that start from one common vector instead of learnable
+    rows. Take it for types whose nodes are met in evaluation but not in training (a split by groups)."""
     bases: int = 0
     """Basis matrices that relations share (RGCN); 0 = one matrix each."""
     dropout: float = 0.1

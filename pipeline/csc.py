@@ -128,3 +128,17 @@ def _rank_in_group(hashes: Tensor, group: Tensor) -> Tensor:
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order)) - first
     return rank
+
+
+def edges_into(csc: PartCSC, seeds: Tensor, ids: Tensor, relation: int) -> tuple[Tensor, Tensor]:
+    """(sources, destinations), typed ids, of all edges of a relation into consecutive seeds.
+
+    `seeds` are positions in the part, `ids` their typed ids.
+    """
+    if not len(seeds):
+        return ids, ids
+    first, last = int(seeds[0]), int(seeds[-1]) + 1
+    edges = slice(int(csc.indptr[first]), int(csc.indptr[last]))
+    chosen = csc.relation[edges] == relation
+    destination = torch.repeat_interleave(ids, csc.indptr[first + 1 : last + 1] - csc.indptr[first:last])
+    return csc.node_id[csc.source[edges][chosen]], destination[chosen]

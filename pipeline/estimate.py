@@ -15,6 +15,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from rich.console import Console
 
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
-from pipeline.config import StagePlan, TrainPlan
+from pipeline.config import StagePlan, TaskPlan, TrainPlan
 from pipeline.costtable import show
 from pipeline.measure import Cost, LMCosts, measure_graph, measure_lm, measure_step, sample_texts
-from pipeline.model import LMGNN, stage_relations, text_types
+from pipeline.model import LMGNN, TEXT_ONLY, stage_task, text_types
 from pipeline.shapes import batch_shape
-from pipeline.targets import Schedule, read_links, read_texts
+from pipeline.targets import Schedule, read_labelled_nodes, read_links, read_texts
 
 MEASURED = (
     "seconds and bytes per LM token, on 128 (forward) and 32 (backward) texts of the partition",
@@ -140,7 +141,7 @@ class _Estimate:
 
     def _stage(self, stage: StagePlan) -> StageCost:
         trained = [p for group in self.model.trained_parameters(stage).values() for p in group]
-        cost = self._masked_stage(stage) if stage.kind == "mlm" else self._link_stage(stage)
+        cost = self._masked_stage(stage) if stage.kind == "mlm" else self._task_stage(stage)
         return replace(
             cost,
             seconds=cost.seconds + cost.steps * measure_step(trained),
@@ -185,27 +186,21 @@ class _Estimate:
             memory_bytes=round(rows * self.mean_length * self.lm.masked.saved_bytes),
         )
 
-    def _link_stage(self, stage: StagePlan) -> StageCost:
+    def _task_stage(self, stage: StagePlan) -> StageCost:
         plan, manifest = self.plan, self.manifest
-        task = plan.tasks[stage.task] if stage.task else next(iter(plan.tasks.values()))
-        task = replace(task, negatives=stage.negatives or task.negatives)
-        relations = stage_relations(stage, plan, manifest)
-        sizes = [
-            len(read_links(self.folder, manifest, part=p, relations=relations, split="train"))
-            for p in range(manifest.parts)
-        ]
+        task = stage_task(stage, plan, manifest)
+        of = self._training_targets(task)
+        sizes = [sum(counts[part] for counts in of.values()) for part in range(manifest.parts)]
         schedule = self._schedule(stage, sizes)
         batches = schedule.steps * plan.engine.accumulate
-        of = {name: manifest.relation(name).targets.get("train", 0) for name in relations}
         share = 1 / manifest.parts / schedule.batches_per_epoch
-        with_graph = stage.kind != "graph_lm"
+        with_graph = stage.kind not in TEXT_ONLY
         hops = plan.model.gnn_layers if with_graph and self.model.encoder(stage.task).gnn.uses_edges else 0
-        shape = batch_shape(
-            plan, manifest, task, {name: n * share for name, n in of.items() if n}, hops=hops
-        )  # fmt: skip
+        expected = {name: sum(counts) * share for name, counts in of.items() if sum(counts)}
+        shape = batch_shape(plan, manifest, task, expected, hops=hops)
         graph = measure_graph(self.model, manifest, stage, shape, plan.engine) if with_graph else Cost()
         texts = sum(shape.nodes[-1][t] for t in text_types(manifest))
-        trained = {"graph_lm": texts, "gnn_warm": 0, "joint": min(texts, stage.train_nodes)}[stage.kind]
+        trained = {"gnn_warm": 0, "joint": min(texts, stage.train_nodes)}.get(stage.kind, texts)
         other = texts - trained if stage.kind == "joint" else 0
         passes = self._passes(stage)
         backward = batches * trained * self.mean_length
@@ -224,6 +219,23 @@ class _Estimate:
             + batches * graph.seconds,
             memory_bytes=round(graph.saved_bytes + trained * self.mean_length * self.lm.train.saved_bytes),
         )
+
+    def _training_targets(self, task: TaskPlan) -> dict[str, list[int]]:
+        """Relation or node type -> training targets of every part."""
+        manifest, folder = self.manifest, self.folder
+        if task.kind == "node_classification":
+            name = task.node_type
+            read = partial(read_labelled_nodes, folder, manifest, node_type=name, split="train")
+            return {name: [len(read(part=part)) for part in range(manifest.parts)]}
+        found = {}
+        for name in task.relations:
+            info = manifest.relation(name)
+            if info.targets:
+                of = partial(read_links, folder, manifest, relations=[name], split="train")
+                found[name] = [len(of(part=part)) for part in range(manifest.parts)]
+            else:  # all stored edges but one in 20; which part has how many is not looked up
+                found[name] = [math.ceil(0.95 * info.count / manifest.parts)] * manifest.parts
+        return found
 
     def _passes(self, stage: StagePlan) -> int:
         """How often a stage encodes every text: once after each change of the LM that is looked at."""

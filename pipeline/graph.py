@@ -29,7 +29,7 @@ from torch import Tensor
 
 from partition.manifest import PartitionManifest
 from pipeline.batch import Ragged
-from pipeline.csc import Drawn
+from pipeline.csc import Drawn, edges_into
 from pipeline.ids import IdSpace
 from pipeline.requests import (
     NOTHING,
@@ -189,6 +189,14 @@ class Graph:
             pairs[0].append(rows[seed])
             pairs[1].append(source)
         return torch.cat(pairs[0]), torch.cat(pairs[1])
+
+    def stored_edges(self, relation: str, part: int) -> tuple[Tensor, Tensor]:
+        """(sources, destinations), typed ids, of a relation's edges into a part of this host."""
+        node_type = self.manifest.relation(relation).destination
+        ids = torch.arange(*self.manifest.part_range(node_type, part))
+        host = this_host()
+        seeds = host.seeds(self.ids.homogeneous(node_type, ids))
+        return edges_into(host.part(self._graph.local_partition), seeds, ids, self.relation_index[relation])
 
     def tokens(self, node_type: str, ids: Tensor) -> Ragged:
         """Token ids (int32) of nodes of a type with text, in the order of `ids`."""

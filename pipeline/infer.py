@@ -1,8 +1,8 @@
-"""Text embeddings and layer-wise inference over the whole graph, and evaluation on top of them.
+"""Text embeddings and layer-wise inference over the whole graph.
 
 Each trainer computes the rows of its own parts; each text is encoded once and each layer sees every
 stored neighbour, so nothing is sampled and nothing is computed twice. Never trains.
-Shape letters: B targets, K candidates, D width.
+Shape letter: D width.
 """
 
 from __future__ import annotations
@@ -14,22 +14,15 @@ import torch
 from torch import Tensor
 
 from pipeline.batch import Batch
-from pipeline.candidates import eval_candidates
-from pipeline.config import TaskPlan
 from pipeline.graph import Graph, Table
-from pipeline.hashing import hash_ids, key_of
 from pipeline.inputs import Inputs
 from pipeline.model import LMGNN, GraphEncoder
 from pipeline.sampling import expand
-from pipeline.targets import Links, read_links
-from pipeline.tasks import LinkHead, RankSums, rank_of_true
 
 _TEXTS = 1024
 """Texts fetched at a time."""
 _NODES = 1024
 """Nodes whose full neighbourhood is fetched at a time."""
-_TARGETS = 256
-"""Targets scored at a time."""
 
 
 class Inference:
@@ -58,15 +51,20 @@ class Inference:
         if version == self._text_version:
             return
         for node_type, table in self._texts.items():
-            encoder = self._model.text.of(node_type)
             for ids in self._own(node_type, _TEXTS):
-                tokens = self._graph.tokens(node_type, ids)
-                batch = Batch(nodes={node_type: ids}, tokens={node_type: tokens}).to(self._device)
-                rows = encoder.encode(batch.tokens[node_type], rows_per_batch=rows_per_batch)
-                table.write(int(ids[0]), rows.float().cpu().to(table.dtype))
+                rows = self.encoded(node_type, ids, rows_per_batch=rows_per_batch)
+                table.write(int(ids[0]), rows.cpu().to(table.dtype))
                 self.encoded_texts += len(ids)
         self._meet()
         self._text_version = version
+
+    @torch.no_grad()
+    def encoded(self, node_type: str, ids: Tensor, *, rows_per_batch: int) -> Tensor:
+        """float32 embeddings of some texts under the LM as it is, on the device; nothing is stored."""
+        tokens = self._graph.tokens(node_type, ids)
+        batch = Batch(nodes={node_type: ids}, tokens={node_type: tokens}).to(self._device)
+        encoder = self._model.text.of(node_type)
+        return encoder.encode(batch.tokens[node_type], rows_per_batch=rows_per_batch).float()
 
     @torch.no_grad()
     def embed(self, task: str) -> dict[str, Table]:
@@ -131,69 +129,3 @@ class Inference:
             for start in range(first, last, rows):
                 self._alive()
                 yield torch.arange(start, min(start + rows, last))
-
-    @torch.no_grad()
-    def rank_links(
-        self,
-        tables: Mapping[str, Table],
-        head: LinkHead,
-        task: TaskPlan,
-        relations: Sequence[str],
-        *,
-        split: str,
-        limit: int,
-        seed: int,
-    ) -> dict[str, float]:
-        """mrr and hits@k of true tails among `task.eval_negatives` uniform ones, over all trainers.
-
-        `limit` > 0 looks at that many targets of all parts together, chosen by hash.
-        """
-        sums = RankSums()
-        head.eval()
-        for part in self._parts:
-            links = read_links(
-                self._graph.folder, self._graph.manifest, part=part, relations=relations, split=split
-            )
-            links = self._limited(links, relations, split, limit)
-            for number, name in enumerate(relations):
-                chosen = links.select((links.relation == number).nonzero().squeeze(1))
-                for start in range(0, len(chosen), _TARGETS):
-                    self._alive()
-                    rows = torch.arange(start, min(start + _TARGETS, len(chosen)))
-                    ranks = self._ranks(tables, head, task, name, chosen.select(rows), split, seed)
-                    sums.add(ranks)
-        head.train()
-        torch.distributed.all_reduce(sums.totals)
-        return sums.values()
-
-    def _limited(self, links: Links, relations: Sequence[str], split: str, limit: int) -> Links:
-        manifest = self._graph.manifest
-        total = sum(manifest.relation(name).targets.get(split, 0) for name in relations)
-        if not limit or total <= limit:
-            return links
-        draws = hash_ids(key_of("evaluated", split), links.relation, links.source, links.destination)
-        share = (draws & 0x3FFFFFFF).to(torch.float64) / 0x40000000
-        return links.select((share < limit / total).nonzero().squeeze(1))
-
-    def _ranks(
-        self,
-        tables: Mapping[str, Table],
-        head: LinkHead,
-        task: TaskPlan,
-        relation: str,
-        links: Links,
-        split: str,
-        seed: int,
-    ) -> Tensor:
-        """float B: rank of each true tail, ties counted half."""
-        info = self._graph.manifest.relation(relation)
-        others = eval_candidates(
-            seed, relation, split, links.source, links.destination, task.eval_negatives,
-            self._graph.ids.count[info.destination],
-        )  # fmt: skip
-        everyone = torch.cat([links.destination[:, None], others], dim=1)
-        distinct, position = torch.unique(everyone, return_inverse=True)
-        tails = tables[info.destination].read(distinct).to(self._device).float()
-        heads = tables[info.source].read(links.source).to(self._device).float()
-        scores = head.score(relation, heads, tails[position.to(self._device)])
-        return rank_of_true(scores[:, 0], scores[:, 1:], torch.ones_like(scores[:, 1:])).cpu()

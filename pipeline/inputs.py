@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.batch import Batch
+from pipeline.config import ModelPlan
 from pipeline.graph import Embedding, Graph, Table
 from pipeline.hashing import key_of
 from pipeline.lm import TextEncoders
@@ -23,6 +24,7 @@ class Inputs:
 
     def __init__(
         self,
+        plan: ModelPlan,
         graph: Graph,
         tables: Mapping[str, Table],
         embeddings: Mapping[str, Embedding],
@@ -31,7 +33,7 @@ class Inputs:
         """`tables`: text type -> stored text embeddings, used by `stored`."""
         self._graph, self._tables, self._embeddings, self._device = graph, tables, embeddings, device
         self._text = text_types(graph.manifest)
-        self._learnable = learnable_types(graph.manifest)
+        self._learnable = learnable_types(plan, graph.manifest)
 
     def texts(self, batch: Batch, *, budget: int | None) -> Batch:
         """Tokens of every text node; gradients reach `budget` of them (None: all)."""

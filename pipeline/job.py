@@ -7,13 +7,10 @@ decision is taken by all trainers alike.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from partition.errors import UsageError
@@ -21,18 +18,18 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.durable import write_whole
 from pipeline.events import read_events
+from pipeline.export import export
 from pipeline.loop import run_stage
-from pipeline.model import text_types
-from pipeline.naming import module_key
-from pipeline.showcase import Showcase, own_ids
-from pipeline.stages import STAGES, LinkStage
+from pipeline.showcase import Showcase
+from pipeline.stages import STAGES, TaskStage
 from pipeline.trainer import Trainer
 
 
 def run_job(trainer: Trainer, *, resume: bool) -> None:
     """Run all stages of the plan from where the run folder stands, then everything after them."""
     resumed = _newest(trainer) if resume else None
-    showcases = {name: Showcase(trainer, name) for name in list(trainer.plan.tasks)[:1]}
+    links = [name for name, task in trainer.plan.tasks.items() if task.kind == "link_prediction"]
+    showcases = {name: Showcase(trainer, name) for name in links[:1]}
     if resumed is None:
         for showcase in showcases.values():
             showcase.before()
@@ -100,7 +97,6 @@ def _load_start(trainer: Trainer, position: int, in_memory: str) -> None:
         trainer.load_from_other_run(Path(run) / "stages" / name)
     else:
         _load_stage(trainer, start)
-    trainer.lm_version = (f"start of {stage.name}", 0)
 
 
 def _load_stage(trainer: Trainer, name: str) -> dict[str, Any]:
@@ -123,24 +119,21 @@ def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory
     mine = [s for s in trainer.plan.stages if s.task == task]
     if mine[-1].name != in_memory:
         _load_stage(trainer, mine[-1].name)
-        trainer.lm_version = (f"best of {mine[-1].name}", 0)
-    rule: LinkStage = STAGES[mine[-1].kind](trainer, mine[-1])
+    rule: TaskStage = STAGES[mine[-1].kind](trainer, mine[-1])
     tables = rule.tables()
-    metrics = rule.rank(tables, "test", 0)
+    metrics = rule.judge(tables, "test", 0)
     for name, value in metrics.items():
         trainer.record.event("test", task=task, metric=name, value=value)
     if task in showcases:
         showcases[task].rows("lm_gnn", tables)
         showcases[task].after(tables, rule.head())
-    _export(trainer, task, tables)
+    export(trainer, task, rule, tables)
     stages = {}
     for stage in trainer.plan.stages:
         best = trainer.stage_store(stage.name).latest()
         if best is not None:
-            stages[stage.name] = {
-                "valid": best.state["progress"]["best"],
-                "metric": STAGES[stage.kind].metric,
-            }
+            progress = best.state["progress"]
+            stages[stage.name] = {"valid": progress["best"], "metric": progress["metric"]}
     return {
         "metric": rule.metric,
         "test": metrics[rule.metric],
@@ -149,27 +142,3 @@ def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory
         "baselines": {},
         "stages": stages,
     }
-
-
-def _export(trainer: Trainer, task: str, tables: Any) -> None:
-    """Embeddings with the user's ids, a Parquet file per part, and the LM as transformers reads it."""
-    folder = trainer.run / "export" / module_key(task).removeprefix("of ")
-    for node_type, table in tables.items():
-        target = folder / "embeddings" / node_type
-        target.mkdir(parents=True, exist_ok=True)
-        for part in trainer.parts:
-            trainer.record.heartbeat("export")
-            ids = torch.arange(*trainer.graph.manifest.part_range(node_type, part))
-            rows = table.read(ids).float()
-            values = pa.FixedSizeListArray.from_arrays(pa.array(rows.flatten().numpy()), rows.shape[1])
-            names = pa.array(own_ids(trainer.graph, node_type, ids), pa.string())
-            pq.write_table(pa.table({"id": names, "embedding": values}), target / f"part-{part}.parquet")
-    if trainer.rank == 0:
-        for node_type in text_types(trainer.graph.manifest):
-            name = "shared" if trainer.plan.model.lm_shared else node_type
-            final, temporary = folder / "lm" / name, folder / "lm" / f".{name}"
-            if not final.exists():
-                shutil.rmtree(temporary, ignore_errors=True)
-                trainer.model.text.of(node_type).save(temporary)
-                temporary.rename(final)
-    torch.distributed.barrier()

@@ -33,6 +33,8 @@ class Progress:
     """How far a stage is; goes into checkpoints."""
 
     stage: str
+    metric: str = ""
+    """What `best` is of."""
     step: int = 0
     best: float | None = None
     best_step: int = 0
@@ -71,6 +73,7 @@ class _Loop:
         self.zero = zero_stage(
             plan.engine, same_order=self.rule.one_order and min(sizes) >= self.schedule.batches_per_epoch
         )
+        self.rule.begin()
         groups = trainer.model.trained_parameters(stage)
         self.engine = Engine(
             trainer.model,
@@ -81,7 +84,7 @@ class _Loop:
             weight_decay=stage.weight_decay,
             device=trainer.device,
         )
-        self.progress = Progress(stage.name)
+        self.progress = Progress(stage.name, self.rule.metric)
         self.best = trainer.stage_store(stage.name)
         steps = self.schedule.steps
         self.eval_steps = {round((i + 1) * steps / stage.evals) for i in range(stage.evals)}
@@ -95,7 +98,6 @@ class _Loop:
         if resumed is not None:
             progress = self.progress = Progress(**resumed.state["progress"])
             trainer.load(resumed, self.engine)
-            trainer.lm_version = (self.stage.name, progress.step)
         steps = self.schedule.steps
         trainer.record.stage(
             self.stage.name,
@@ -145,7 +147,7 @@ class _Loop:
         clock.lap("step_s")
         self.progress.step = step + 1
         if self.rule.trains_lm:
-            trainer.lm_version = (self.stage.name, step + 1)
+            trainer.lm_changed()
         trainer.record.step(
             step + 1,
             loss=float(total_loss) / max(sum(b.terms for _, b in batches), 1),
@@ -229,8 +231,6 @@ class _Loop:
             best = self.best.latest()
             if best is not None:
                 trainer.load(best, None)
-                if self.rule.trains_lm:
-                    trainer.lm_version = (self.stage.name, progress.best_step)
         progress.finished = True
         self._checkpoint()
         self.engine.close()

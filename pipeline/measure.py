@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from partition.manifest import PartitionManifest
 from partition.reader import open_tokens
-from pipeline.batch import Batch, Edges, Layer, LinkTargets, Ragged
+from pipeline.batch import Batch, ClassTargets, Edges, Layer, LinkTargets, Ragged
 from pipeline.config import EnginePlan, StagePlan
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
@@ -123,7 +123,7 @@ def _random_batch(model: LMGNN, manifest: PartitionManifest, shape: BatchShape) 
             edges[info.name] = Edges(positions(len(to), outer[info.source]), to, torch.ones(len(to)))
         layers.append(Layer(outer, inner, edges))
     counts, seeds = shape.nodes[-1], shape.nodes[0]
-    text, learnable = text_types(manifest), learnable_types(manifest)
+    text, learnable = text_types(manifest), learnable_types(model.plan.model, manifest)
     return Batch(
         nodes={name: torch.arange(count) for name, count in counts.items()},
         layers=tuple(reversed(layers)),
@@ -137,8 +137,30 @@ def _random_batch(model: LMGNN, manifest: PartitionManifest, shape: BatchShape) 
         links={
             name: _random_links(manifest, name, count, shape.negatives[name], seeds, positions)
             for name, count in shape.targets.items()
+            if name in shape.negatives
+        },
+        classes={
+            name: _random_classes(manifest, name, count, seeds, positions)
+            for name, count in shape.targets.items()
+            if name not in shape.negatives
         },
     )
+
+
+def _random_classes(
+    manifest: PartitionManifest,
+    name: str,
+    count: int,
+    seeds: Mapping[str, int],
+    positions: Callable[[int, int], Tensor],
+) -> ClassTargets:
+    """Of a node type, or else of a relation."""
+    if name in seeds:
+        classes = len(manifest.node_type(name).classes)
+        return ClassTargets(positions(count, seeds[name]), positions(0, 0), positions(count, classes))
+    info = manifest.relation(name)
+    ends = (positions(count, seeds[info.source]), positions(count, seeds[info.destination]))
+    return ClassTargets(*ends, positions(count, len(info.classes)))
 
 
 def _random_links(

@@ -8,41 +8,60 @@ Shape letters: N nodes of one type in a batch, M of them targets, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from partition.manifest import PartitionManifest
+from partition.errors import UsageError
+from partition.manifest import PartitionManifest, RelationInfo
 from pipeline.batch import Batch
-from pipeline.config import ModelPlan, StagePlan, TrainPlan
+from pipeline.config import ModelPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.gnn import build_gnn
+from pipeline.heads import HEADS, as_head
 from pipeline.lm import TextEncoders
 from pipeline.naming import module_key
-from pipeline.tasks import TASKS, LinkHead
+
+TEXT_ONLY = ("graph_lm", "task_lm")
+"""Kinds of stages that look at texts alone."""
 
 
 def text_types(manifest: PartitionManifest) -> tuple[str, ...]:
     return tuple(t.name for t in manifest.node_types if t.text)
 
 
-def learnable_types(manifest: PartitionManifest) -> tuple[str, ...]:
-    """Types without text and without features: all they can have is a learnable embedding."""
-    return tuple(t.name for t in manifest.node_types if not t.text and not t.feature_width and t.count)
+def learnable_types(plan: ModelPlan, manifest: PartitionManifest) -> tuple[str, ...]:
+    """Types without text and without features, whose nodes have learnable embeddings instead, unless
+    the plan leaves them bare."""
+    empty = [t for t in manifest.node_types if not t.text and not t.feature_width and t.count]
+    return tuple(t.name for t in empty if t.name not in plan.bare)
 
 
-def stage_relations(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifest) -> tuple[str, ...]:
-    """Relations that a link-predicting stage learns."""
+def stage_task(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifest) -> TaskPlan:
+    """What a stage learns, mlm excepted. A graph_lm stage without a task predicts the links of its
+    relations, or of all that join texts, with the settings of the plan's first link task."""
     if stage.task:
-        return plan.tasks[stage.task].relations
-    if stage.relations:
-        return stage.relations
-    text = set(text_types(manifest))
-    return tuple(
-        r.name
-        for r in manifest.relations
-        if not r.is_reverse and r.source in text and r.destination in text and r.targets.get("train")
-    )
+        task = plan.tasks[stage.task]
+    else:
+        text = set(text_types(manifest))
+        relations = stage.relations or tuple(
+            r.name
+            for r in manifest.relations
+            if not r.is_reverse and {r.source, r.destination} <= text and _can_be_learnt(r)
+        )
+        if not relations:
+            raise UsageError(
+                f"stages.{stage.name}: no relation joins two node types with text", hint="leave it out"
+            )
+        links = [t for t in plan.tasks.values() if t.kind == "link_prediction"]
+        task = replace(links[0], relations=relations) if links else TaskPlan(relations=relations)
+    return replace(task, negatives=stage.negatives or task.negatives)
+
+
+def _can_be_learnt(relation: RelationInfo) -> bool:
+    """With training edges, or without a split column: then all edges are taken."""
+    return bool(relation.targets.get("train") or (not relation.targets and relation.count))
 
 
 class GraphEncoder(nn.Module):
@@ -52,12 +71,15 @@ class GraphEncoder(nn.Module):
     def __init__(self, plan: ModelPlan, manifest: PartitionManifest, text_widths: Mapping[str, int]) -> None:
         super().__init__()
         self.hidden = plan.hidden
-        learnable = learnable_types(manifest)
+        learnable = learnable_types(plan, manifest)
         widths = {
             t.name: text_widths.get(t.name, 0) + t.feature_width + (plan.hidden if t.name in learnable else 0)
             for t in manifest.node_types
-            if t.count
+            if t.count and t.name not in plan.bare
         }
+        self.bare = nn.ParameterDict(
+            {module_key(name): nn.Parameter(0.1 * torch.randn(plan.hidden)) for name in plan.bare}
+        )
         self.project = nn.ModuleDict(
             {module_key(n): nn.Linear(width, plan.hidden) for n, width in widths.items()}
         )
@@ -76,6 +98,8 @@ class GraphEncoder(nn.Module):
             parts = [source[node_type].float() for source in given if node_type in source]
             if parts:
                 projected[node_type] = self.project[module_key(node_type)](torch.cat(parts, dim=1))
+            elif module_key(node_type) in self.bare:
+                projected[node_type] = self.bare[module_key(node_type)].expand(len(ids), -1)
             else:  # none of this type in the batch
                 projected[node_type] = torch.zeros(len(ids), self.hidden, device=device)
         return projected
@@ -100,44 +124,38 @@ class LMGNN(nn.Module):
         )
         self.heads = nn.ModuleDict(
             {
-                module_key(name): TASKS[task.kind](task, task.relations, plan.model.hidden)
+                module_key(name): HEADS[task.kind](task, manifest, plan.model.hidden, text=False)
                 for name, task in plan.tasks.items()
             }
         )
         self.text_heads = nn.ModuleDict()
         self.masked = nn.ModuleList()
         for stage in plan.stages:
-            if stage.kind == "graph_lm":
-                task = next(iter(plan.tasks.values())) if not stage.task else plan.tasks[stage.task]
-                relations = stage_relations(stage, plan, manifest)
-                self.text_heads[module_key(stage.name)] = TASKS[task.kind](
-                    task, relations, max(widths.values()), scorer=task.text_scorer
-                )
+            if stage.kind in TEXT_ONLY:
+                task = stage_task(stage, plan, manifest)
+                head = HEADS[task.kind](task, manifest, max(widths.values()), text=True)
+                self.text_heads[module_key(stage.name)] = head
             elif stage.kind == "mlm":
                 self.masked = nn.ModuleList([e.masked_lm() for e in self.text.distinct()])
 
     def encoder(self, task: str) -> GraphEncoder:
         return cast(GraphEncoder, self.encoders[module_key(task)])
 
-    def head(self, task: str) -> LinkHead:
-        return cast(LinkHead, self.heads[module_key(task)])
+    def head(self, task: str) -> nn.Module:
+        return self.heads[module_key(task)]
 
-    def text_head(self, stage: str) -> LinkHead:
-        """The head of a graph_lm stage, which scores text embeddings."""
-        return cast(LinkHead, self.text_heads[module_key(stage)])
+    def text_head(self, stage: str) -> nn.Module:
+        """The head of a graph_lm or task_lm stage, which looks at text embeddings alone."""
+        return self.text_heads[module_key(stage)]
 
     def trained_parameters(self, stage: StagePlan) -> dict[str, list[nn.Parameter]]:
         """{"lm": …, "rest": …}: what the stage trains; everything else is frozen by this call."""
-        modules: dict[str, list[nn.Module]] = {
-            "mlm": [self.text, self.masked],
-            "graph_lm": [self.text],
-            "gnn_warm": [],
-            "joint": [self.text],
-        }
-        chosen = list(modules[stage.kind])
-        if stage.kind == "graph_lm":
+        chosen: list[nn.Module] = [] if stage.kind == "gnn_warm" else [self.text]
+        if stage.kind == "mlm":
+            chosen += [self.masked]
+        elif stage.kind in TEXT_ONLY:
             chosen += [self.text_head(stage.name)]
-        elif stage.kind != "mlm":
+        else:
             chosen += [self.encoder(stage.task), self.head(stage.task)]
         trained = {id(p) for module in chosen for p in module.parameters()}
         lm = {id(p) for module in (self.text, self.masked) for p in module.parameters()}
@@ -178,10 +196,10 @@ class LMGNN(nn.Module):
         if stage.kind == "mlm":
             return self._masked_loss(batch)
         text = self.embed_texts(batch, forward_rows=stage.forward_rows)
-        if stage.kind == "graph_lm":
-            return self.text_head(stage.name).loss(text, batch.links, self.ends)
+        if stage.kind in TEXT_ONLY:
+            return as_head(self.text_head(stage.name)).loss(text, batch, self.ends)
         hidden = self.encoder(stage.task)(batch, text)
-        return self.head(stage.task).loss(hidden, batch.links, self.ends)
+        return as_head(self.head(stage.task)).loss(hidden, batch, self.ends)
 
     def _masked_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         heads = {id(head.encoder): head for head in self.masked}

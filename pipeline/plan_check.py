@@ -14,6 +14,13 @@ def check_against(plan: TrainPlan, manifest: PartitionManifest) -> None:
     """UsageError where a plan asks for what its graph does not have; before anything starts."""
     for name in plan.model.fanout_of:
         _known_relation(manifest, "model.fanout_of", name)
+    for name in plan.model.bare:
+        try:
+            info = manifest.node_type(name)
+        except UsageError as error:
+            raise UsageError(f"model.bare: {error}") from None
+        if info.text or info.feature_width:
+            raise UsageError(f"model.bare: {name!r} has text or features", hint="leave it out")
     for name, task in plan.tasks.items():
         _check_task(name, task, manifest)
     for stage in plan.stages:
@@ -34,6 +41,8 @@ def _check_task(name: str, task: TaskPlan, manifest: PartitionManifest) -> None:
         where, rows = f"{key}.relations", "edges"
     if task.kind != "link_prediction" and not of[0].classes:
         raise UsageError(f"{where} has no labels", hint="name the column in graph.toml: label = …")
+    if task.kind != "link_prediction" and len(of[0].classes) == 1:
+        raise UsageError(f"{where} has one class only", hint="a classification takes two or more")
     for info in of:
         if not info.targets.get("train"):
             raise UsageError(

@@ -22,7 +22,7 @@ class BatchShape:
     edges: tuple[Mapping[str, int], ...]
     """Relation -> sampled edges, for each layer from the targets outwards."""
     targets: Mapping[str, int]
-    """Relation -> true edges."""
+    """Relation -> true or classified edges, node type -> classified nodes."""
     negatives: Mapping[str, int]
     """Relation -> negatives that each true edge is scored against, per side."""
 
@@ -35,7 +35,7 @@ def distinct(draws: float, count: int) -> int:
 def batch_shape(
     plan: TrainPlan, manifest: PartitionManifest, task: TaskPlan, targets: Mapping[str, float], *, hops: int
 ) -> BatchShape:
-    """Expected size of a batch with so many true edges per relation, `hops` layers deep.
+    """Expected size of a batch with so many targets per relation or node type, `hops` layers deep.
 
     A bound from above: negatives from the own part and shared neighbours make it smaller.
     """
@@ -43,7 +43,14 @@ def batch_shape(
     draws = dict.fromkeys(count, 0.0)
     negatives: dict[str, int] = {}
     for name, edges in targets.items():
+        if task.kind == "node_classification":
+            draws[name] += edges
+            continue
         info = manifest.relation(name)
+        if task.kind == "edge_classification":
+            draws[info.source] += edges
+            draws[info.destination] += edges
+            continue
         half = task.negatives_per_edge // 2
         heads, tails = {
             "joint": (0 if info.source == info.destination else 1, 1),

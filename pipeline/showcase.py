@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.batch import Ragged
 from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
 from pipeline.durable import write_whole
-from pipeline.graph import Graph, Table
+from pipeline.graph import Table
 from pipeline.hashing import hash_ids, key_of
 from pipeline.model import text_types
 from pipeline.targets import Links, read_links
 from pipeline.tasks import LinkHead
 from pipeline.trainer import Trainer
+from pipeline.userids import UserIds
 
 _PAIRS = 300
 _EXAMPLES = 8
@@ -38,6 +38,7 @@ class Showcase:
         self._trainer, self._task_name = trainer, task_name
         self._task: TaskPlan = trainer.plan.tasks[task_name]
         self._folder = trainer.run / "report"
+        self._user_ids = UserIds(trainer.graph)
         text = set(text_types(trainer.graph.manifest))
         manifest = trainer.graph.manifest
         self._relations = [
@@ -71,7 +72,7 @@ class Showcase:
         if self._links is not None:
             self._save_rows(name, {t: tables[t].read(i) for t, i in self._ids(self._links).items()})
 
-    def after(self, tables: Mapping[str, Table], head: LinkHead) -> None:
+    def after(self, tables: Mapping[str, Table], head: nn.Module) -> None:
         """Rank the examples' candidates with the trained model."""
         if self._links is None:
             return
@@ -81,7 +82,7 @@ class Showcase:
             with torch.no_grad():
                 u = tables[info.source].read(source).float().to(self._trainer.device)
                 v = tables[info.destination].read(candidates).float().to(self._trainer.device)
-                ranked.append(head.score(name, u, v[None])[0].cpu())
+                ranked.append(cast(LinkHead, head).score(name, u, v[None])[0].cpu())
         self._save_examples("after", ranked)
         self._write_projection()
 
@@ -155,9 +156,13 @@ class Showcase:
 
     def _groups(self, node_type: str, ids: Tensor) -> list[str]:
         """A coarse name for each node: what stands before the first separator of its id."""
-        names = user_ids(self._trainer.graph, node_type, ids)
+        names = self._names(node_type, ids)
         cut = [n.replace(":", ".").split(".")[0] for n in names]
         return cut if len(set(cut)) < len(cut) / 2 else [node_type] * len(names)
+
+    def _names(self, node_type: str, ids: Tensor) -> list[str]:
+        names: list[str] = self._user_ids(node_type, ids).to_pylist()
+        return names
 
     def _save_examples(self, when: str, scores: Sequence[Tensor]) -> None:
         """report/<when>.json: per example the user's ids, best first, and which one is true."""
@@ -165,7 +170,7 @@ class Showcase:
         for (name, source, candidates), values in zip(self._examples(), scores, strict=True):
             info = self._trainer.graph.manifest.relation(name)
             order = values.argsort(descending=True, stable=True)
-            names = user_ids(self._trainer.graph, info.destination, candidates)
+            names = self._names(info.destination, candidates)
             best = [
                 {"id": names[i], "score": float(values[i]), "true": i == 0} for i in order[:_SHOWN].tolist()
             ]
@@ -174,7 +179,7 @@ class Showcase:
                     "relation": name,
                     "source_type": info.source,
                     "destination_type": info.destination,
-                    "query": user_ids(self._trainer.graph, info.source, source)[0],
+                    "query": self._names(info.source, source)[0],
                     "true": names[0],
                     "rank": 1 + int((values > values[0]).sum()),
                     "candidates": len(values),
@@ -183,20 +188,3 @@ class Showcase:
             )
         self._folder.mkdir(exist_ok=True)
         write_whole(self._folder / f"{when}.json", json.dumps(examples), sync=False)
-
-
-def own_ids(graph: Graph, node_type: str, ids: Tensor) -> list[str]:
-    """The user's own ids, as text, of typed ids that this host owns."""
-    file = graph.folder / f"part{graph.host}" / "ids" / f"{node_type}.parquet"
-    rows = pa.array((ids - graph.first_local(node_type)).numpy())
-    return [str(name) for name in pq.read_table(file)["id"].take(rows).to_pylist()]
-
-
-def user_ids(graph: Graph, node_type: str, ids: Tensor) -> list[str]:
-    """The user's own ids of typed ids, as text; reads the id maps of all hosts' parts."""
-    maps = [
-        pq.read_table(graph.folder / f"part{host}" / "ids" / f"{node_type}.parquet")["id"].to_pylist()
-        for host in range(graph.manifest.hosts)
-    ]
-    everyone = [name for part in maps for name in part]
-    return [str(everyone[i]) for i in ids.tolist()]

@@ -1,25 +1,26 @@
-"""The paper's stages as small differences over one loop: MLM, graph-aware LM, GNN warm start with
-a frozen LM, joint fine-tuning. Owns what each trains on and is judged by."""
+"""The paper's stages as small differences over one loop: MLM, graph-aware LM, the LM tuned for a task,
+GNN warm start with a frozen LM, joint fine-tuning. Owns what each trains on and is judged by."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.batch import Batch
 from pipeline.config import StagePlan
 from pipeline.graph import Table
 from pipeline.hashing import key_of, permutation
-from pipeline.model import stage_relations
+from pipeline.labelling import EdgeObjective, NodeObjective
+from pipeline.linking import LinkObjective
+from pipeline.model import stage_task
+from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
-from pipeline.sampling import LinkBatches, fanouts
-from pipeline.targets import Links, Texts, read_links, read_texts
-from pipeline.tasks import LinkHead
+from pipeline.sampling import fanouts
+from pipeline.targets import Texts, read_texts
 from pipeline.trainer import Trainer
 
 
@@ -31,7 +32,11 @@ class StageRule(Protocol):
     """Whether every batch uses every trained parameter, so that all trainers go backward alike."""
     metric: str
 
-    def targets(self, part: int) -> Links | Texts: ...
+    def begin(self) -> None:
+        """Called once by all trainers together, before the optimiser is made."""
+        ...
+
+    def targets(self, part: int) -> Any: ...
 
     def batch(self, targets: Any, part: int, key: int) -> Batch:
         """A sampled batch without inputs."""
@@ -45,6 +50,11 @@ class StageRule(Protocol):
 
 
 STAGES: Registry[Any] = Registry("stage")
+OBJECTIVES: Mapping[str, type[Objective]] = {
+    "link_prediction": LinkObjective,
+    "node_classification": NodeObjective,
+    "edge_classification": EdgeObjective,
+}
 
 
 @STAGES.add("mlm")
@@ -58,6 +68,9 @@ class MaskedLMStage:
         self._trainer, self._stage = trainer, stage
         self.one_order = len(trainer.texts) == 1
         self._types = trainer.graph.ids.types
+
+    def begin(self) -> None:
+        pass
 
     def targets(self, part: int) -> Texts:
         return read_texts(self._trainer.graph.manifest, part=part, split="train")
@@ -93,63 +106,57 @@ class MaskedLMStage:
         return {self.metric: -float(sums[0] / sums[1]) if sums[1] else math.nan}
 
 
-class LinkStage:
-    """What the stages that predict links share."""
+class TaskStage:
+    """What the stages that learn a task share."""
 
-    metric = "mrr"
     trains_lm = True
     text_only = False
 
     def __init__(self, trainer: Trainer, stage: StagePlan) -> None:
         self._trainer, self._stage = trainer, stage
         plan, graph = trainer.plan, trainer.graph
-        task = plan.tasks[stage.task] if stage.task else next(iter(plan.tasks.values()))
-        self.task = replace(task, negatives=stage.negatives or task.negatives)
-        self.relations = stage_relations(stage, plan, graph.manifest)
+        task = stage_task(stage, plan, graph.manifest)
         uses_edges = not self.text_only and trainer.model.encoder(stage.task).gnn.uses_edges
-        self.one_order = self.text_only and len(trainer.texts) == len(self.relations) == 1
-        self._batches = LinkBatches(
-            graph, self.task, self.relations, fanout=fanouts(graph, plan.model) if uses_edges else ()
-        )
+        fanout = fanouts(graph, plan.model) if uses_edges else ()
+        self.objective = OBJECTIVES[task.kind](trainer, task, fanout)
+        self.metric = self.objective.metric
+        self.one_order = self.text_only and len(trainer.texts) == 1 and self.objective.same_order
 
-    def targets(self, part: int) -> Links:
-        graph = self._trainer.graph
-        return read_links(graph.folder, graph.manifest, part=part, relations=self.relations, split="train")
+    def begin(self) -> None:
+        self.objective.prepare(self.head())
 
-    def batch(self, targets: Links, part: int, key: int) -> Batch:
-        return self._batches.make(targets, part=part, key=key)
+    def targets(self, part: int) -> Any:
+        return self.objective.targets(part, "train")
+
+    def batch(self, targets: Any, part: int, key: int) -> Batch:
+        return self.objective.batch(targets, part, key)
 
     def _encode_texts(self) -> None:
         trainer = self._trainer
         trainer.inference.encode_texts(version=trainer.lm_version, rows_per_batch=self._stage.forward_rows)
 
     def tables(self) -> Mapping[str, Table]:
-        """What targets are scored on: type -> representation of every node."""
+        """What targets are judged on: type -> representation of every node."""
         self._encode_texts()
         return self._trainer.inference.embed(self._stage.task)
 
-    def head(self) -> LinkHead:
+    def head(self) -> nn.Module:
         return self._trainer.model.head(self._stage.task)
 
     def evaluate(self, split: str, limit: int) -> dict[str, float]:
-        return self.rank(self.tables(), split, limit)
+        return self.judge(self.tables(), split, limit)
 
-    def rank(self, tables: Mapping[str, Table], split: str, limit: int) -> dict[str, float]:
+    def judge(self, tables: Mapping[str, Table], split: str, limit: int) -> dict[str, float]:
         """`evaluate` on representations computed before."""
-        trainer = self._trainer
-        return trainer.inference.rank_links(
-            tables,
-            self.head(),
-            self.task,
-            self.relations,
-            split=split,
-            limit=limit,
-            seed=trainer.plan.seed,
-        )
+        return self.objective.evaluate(self.rows(tables), self.head(), split, limit)
+
+    def rows(self, tables: Mapping[str, Table]) -> Rows:
+        device = self._trainer.device
+        return lambda node_type, ids: tables[node_type].read(ids).to(device).float()
 
 
 @STAGES.add("graph_lm")
-class GraphLMStage(LinkStage):
+class GraphLMStage(TaskStage):
     """Link prediction on text embeddings alone (paper 4.4.1)."""
 
     text_only = True
@@ -161,12 +168,26 @@ class GraphLMStage(LinkStage):
         self._encode_texts()
         return self._trainer.texts
 
-    def head(self) -> LinkHead:
+    def head(self) -> nn.Module:
         return self._trainer.model.text_head(self._stage.name)
 
 
+@STAGES.add("task_lm")
+class TaskLMStage(GraphLMStage):
+    """Fine-tune the LM for a task through the texts of its targets alone (paper, table 1, row 2)."""
+
+    def evaluate(self, split: str, limit: int) -> dict[str, float]:
+        """Encodes the texts of targets and candidates only: most of the graph need not be."""
+        if self._trainer.plan.tasks[self._stage.task].kind == "link_prediction":
+            return super().evaluate(split, limit)
+        return self.objective.evaluate(self._encoded, self.head(), split, limit)
+
+    def _encoded(self, node_type: str, ids: Tensor) -> Tensor:
+        return self._trainer.inference.encoded(node_type, ids, rows_per_batch=self._stage.forward_rows)
+
+
 @STAGES.add("gnn_warm")
-class WarmStage(LinkStage):
+class WarmStage(TaskStage):
     """Train graph encoder and head while the LM is frozen: each text is encoded once."""
 
     trains_lm = False
@@ -177,7 +198,7 @@ class WarmStage(LinkStage):
 
 
 @STAGES.add("joint")
-class JointStage(LinkStage):
+class JointStage(TaskStage):
     """Fine-tune everything; gradients reach `train_nodes` texts of a batch."""
 
     def inputs(self, batch: Batch) -> Batch:

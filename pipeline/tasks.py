@@ -8,16 +8,15 @@ edges, K negatives, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize, softplus
 
-from pipeline.batch import LinkTargets
+from pipeline.batch import Batch, LinkTargets
 from pipeline.config import TaskPlan
 from pipeline.naming import module_key
-from pipeline.registry import Registry
 
 
 class RankSums:
@@ -101,10 +100,7 @@ class LinkHead(nn.Module):
             return self._heads(relation, head) @ self._tails(tail).T
 
     def loss(
-        self,
-        h: Mapping[str, Tensor],
-        links: Mapping[str, LinkTargets],
-        ends: Mapping[str, tuple[str, str]],
+        self, h: Mapping[str, Tensor], batch: Batch, ends: Mapping[str, tuple[str, str]]
     ) -> tuple[Tensor, Tensor]:
         """(sum over the true edges of their losses, number of true edges as int64).
 
@@ -117,7 +113,7 @@ class LinkHead(nn.Module):
         """
         total = 0 * self.scale.sum()
         count = 0
-        for relation, targets in links.items():
+        for relation, targets in batch.links.items():
             if targets.head.numel() > 0:
                 source, destination = ends[relation]
                 total = total + self._losses(relation, h[source], h[destination], targets).sum()
@@ -149,11 +145,6 @@ class LinkHead(nn.Module):
     def _tails(self, tail: Tensor) -> Tensor:
         tail = _at_least_float(tail)
         return normalize(tail, dim=-1) if self.normalize else tail
-
-
-TASKS: Registry[Callable[..., LinkHead]] = Registry("task")
-"""Task kind -> its head, called as LinkHead is."""
-TASKS.add("link_prediction")(LinkHead)
 
 
 def _softmax_losses(

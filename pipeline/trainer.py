@@ -7,6 +7,7 @@ part over. Never decides when to save.
 
 from __future__ import annotations
 
+import hashlib
 import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,8 +53,7 @@ class Trainer:
     sparse: SparseOptimizer | None = field(init=False)
     inputs: Inputs = field(init=False)
     inference: Inference = field(init=False)
-    lm_version: tuple[str, int] = ("pretrained", 0)
-    """Changes whenever the LM's weights do; stored text embeddings are valid for one version."""
+    _lm_version: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         manifest, hidden = self.graph.manifest, self.plan.model.hidden
@@ -62,10 +62,13 @@ class Trainer:
             t: self.graph.table("text", t, self.model.text.of(t).width, torch.float16)
             for t in text_types(manifest)
         }
-        self.embeddings = {t: self.graph.embedding("learnable", t, hidden) for t in learnable_types(manifest)}
+        self.embeddings = {
+            t: self.graph.embedding("learnable", t, hidden)
+            for t in learnable_types(self.plan.model, manifest)
+        }
         first_local = {t: self.graph.first_local(t) for t in self.embeddings}
         self.sparse = SparseOptimizer(self.embeddings, first_local) if self.embeddings else None
-        self.inputs = Inputs(self.graph, self.texts, self.embeddings, self.device)
+        self.inputs = Inputs(self.plan.model, self.graph, self.texts, self.embeddings, self.device)
         self.inference = Inference(
             self.graph,
             self.model,
@@ -82,6 +85,21 @@ class Trainer:
                 if len(ids):
                     embedding.table.write(int(ids[0]), normal_rows(self.plan.seed, node_type, ids, hidden))
         torch.distributed.barrier()
+
+    @property
+    def lm_version(self) -> str:
+        """A hash of the LM's weights, for which stored text embeddings are valid: stages that share an
+        LM share them too."""
+        if not self._lm_version:
+            digest = hashlib.blake2b(digest_size=16)
+            for weight in self.model.text.state_dict().values():
+                digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            self._lm_version = digest.hexdigest()
+        return self._lm_version
+
+    def lm_changed(self) -> None:
+        """To be called after every change of the LM's weights."""
+        self._lm_version = ""
 
     def stage_store(self, stage: str) -> CheckpointStore:
         """Where the best model of a stage is kept."""
@@ -154,6 +172,7 @@ class Trainer:
             for name, weight in self.model.weights():
                 if name in saved and saved[name].shape == weight.shape:
                     weight.copy_(saved[name])
+        self.lm_changed()
 
     def _tables(self, *, state: bool) -> dict[str, Table]:
         tables = {name: embedding.table for name, embedding in self.embeddings.items()}

@@ -108,7 +108,7 @@ def _train() -> None:
             device=str(device),
             world=world,
         )
-        if int(env["DGL_NUM_SERVER"]) > 1 and learnable_types(graph.manifest):
+        if int(env["DGL_NUM_SERVER"]) > 1 and learnable_types(plan.model, graph.manifest):
             raise UsageError(
                 "node types without text and features need one graph server per host",
                 hint="DGL 1.1.3 sends the gradients of learnable rows astray with more; --servers-per-node 1",

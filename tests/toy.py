@@ -50,8 +50,13 @@ def write_graph(folder: Path, *, papers: int = 240, seed: int = 0) -> Path:
     names = np.array([f"paper-{i}" for i in range(papers)])
     authors, venues = papers // 3, 12
     table = pa.table
-    pq.write_table(table({"id": names, "text": texts}), folder / "paper.parquet")
-    pq.write_table(table({"id": np.arange(authors)}), folder / "author.parquet")
+    words = ["train", "valid", "test", None]
+    paper_split = rng.choice(words, papers, p=[0.5, 0.2, 0.2, 0.1])
+    paper = {"id": names, "text": texts, "label": [f"topic {t}" for t in topic], "split": paper_split}
+    pq.write_table(table(paper), folder / "paper.parquet")
+    field, author_split = np.arange(authors) % TOPICS, rng.choice(words[:3], authors, p=[0.5, 0.2, 0.3])
+    author = {"id": np.arange(authors), "field": field, "split": author_split}
+    pq.write_table(table(author), folder / "author.parquet")
     features = rng.normal(size=(2, venues)).astype("float32")
     venue = table({"id": np.arange(venues), "size": features[0], "age": features[1]})
     pq.write_table(venue, folder / "venue.parquet")
@@ -64,19 +69,23 @@ def write_graph(folder: Path, *, papers: int = 240, seed: int = 0) -> Path:
             pairs.add((int(source), int(target)))
     cites = np.array(sorted(pairs))
     split = rng.choice(["train", "valid", "test", "message"], len(cites), p=[0.7, 0.1, 0.1, 0.1])
-    pq.write_table(
-        table({"src_id": names[cites[:, 0]], "dst_id": names[cites[:, 1]], "split": split}),
-        folder / "cites.parquet",
-    )
-    writer = rng.integers(0, authors, papers * 2)
+    kind = np.where(topic[cites[:, 0]] == topic[cites[:, 1]], "within", "across")
+    ends = {"src_id": names[cites[:, 0]], "dst_id": names[cites[:, 1]]}
+    pq.write_table(table({**ends, "split": split, "kind": kind}), folder / "cites.parquet")
+    # An author writes on one topic, mostly.
+    stranger = rng.integers(0, authors, papers * 2)
+    own = stranger // TOPICS * TOPICS + np.repeat(topic, 2)
+    writer = np.where((rng.random(papers * 2) < 0.8) & (own < authors), own, stranger)
     pq.write_table(table({"src_id": writer, "dst_id": np.repeat(names, 2)}), folder / "writes.parquet")
     pq.write_table(table({"src_id": names, "dst_id": topic * 2}), folder / "appears_in.parquet")
     (folder / "graph.toml").write_text(
         'name = "toy"\n'
-        '[nodes.paper]\npath = "paper.parquet"\nid = "id"\ntext = "text"\n'
-        '[nodes.author]\npath = "author.parquet"\nid = "id"\n'
+        '[nodes.paper]\npath = "paper.parquet"\nid = "id"\ntext = "text"\nlabel = "label"\n'
+        'split = "split"\n'
+        '[nodes.author]\npath = "author.parquet"\nid = "id"\nlabel = "field"\nsplit = "split"\n'
         '[nodes.venue]\npath = "venue.parquet"\nid = "id"\nfeatures = ["size", "age"]\n'
         '[edges.cites]\npath = "cites.parquet"\nsource = "paper"\ndestination = "paper"\nsplit = "split"\n'
+        'label = "kind"\n'
         '[edges.writes]\npath = "writes.parquet"\nsource = "author"\ndestination = "paper"\n'
         '[edges.appears_in]\npath = "appears_in.parquet"\nsource = "paper"\ndestination = "venue"\n'
     )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from pipeline.batch import LinkTargets
+from pipeline.batch import Batch, LinkTargets
 from pipeline.config import TaskPlan
-from pipeline.tasks import TASKS, LinkHead, RankSums, rank_of_true
+from pipeline.tasks import LinkHead, RankSums, rank_of_true
 
 WIDTH, TRUE, NEGATIVES = 8, 5, 6
 ENDS = {"writes": ("author", "paper"), "cites.v1": ("paper", "paper")}
@@ -20,7 +20,7 @@ ENDS = {"writes": ("author", "paper"), "cites.v1": ("paper", "paper")}
 
 def head(**values: object) -> LinkHead:
     plan = TaskPlan(**{"relations": tuple(ENDS), **values})  # type: ignore[arg-type]
-    made = TASKS[plan.kind](plan, plan.relations, WIDTH)
+    made = LinkHead(plan, plan.relations, WIDTH)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
@@ -90,7 +90,7 @@ def test_softmax_loss_equals_torch_cross_entropy_over_score_lists(scorer, joint)
             true, by_tail, by_head = score_lists(made, name, h, target, i)
             for negatives in (by_tail, by_head):
                 expected = expected + cross_entropy(torch.stack([true, *negatives]), first) / 2
-    total, count = made.loss(h, targets, ENDS)
+    total, count = made.loss(h, Batch({}, links=targets), ENDS)
     assert int(count) == 2 * TRUE
     assert torch.allclose(total, expected, atol=1e-10)
 
@@ -106,7 +106,7 @@ def test_logistic_loss_equals_weighted_equation_2(scorer, joint):
         negatives = torch.stack([*by_tail, *by_head])
         expected = expected + binary_cross_entropy_with_logits(true, torch.ones_like(true))
         expected = expected + binary_cross_entropy_with_logits(negatives, torch.zeros_like(negatives))
-    total, _ = made.loss(h, {"writes": target}, ENDS)
+    total, _ = made.loss(h, Batch({}, links={"writes": target}), ENDS)
     assert torch.allclose(total, expected, atol=1e-10)
 
 
@@ -119,7 +119,7 @@ def test_a_true_edge_without_usable_negatives_has_a_finite_loss_and_gradient(los
     target = LinkTargets(
         target.head, target.tail, target.negative_tail, target.negative_head, none, none
     )  # fmt: skip
-    total, _ = made.loss(h, {"writes": target}, ENDS)
+    total, _ = made.loss(h, Batch({}, links={"writes": target}), ENDS)
     total.backward()
     assert torch.isfinite(total)
     assert torch.isfinite(h["author"].grad).all()
@@ -136,7 +136,7 @@ def test_masked_negatives_get_no_gradient(loss):
         tail_mask=torch.tensor([[True, False]]),
         head_mask=torch.tensor([[False, True]]),
     )
-    made.loss(h, {"writes": target}, ENDS)[0].backward()
+    made.loss(h, Batch({}, links={"writes": target}), ENDS)[0].backward()
     assert set(h["paper"].grad.abs().sum(1).nonzero().flatten().tolist()) == {0, 5}
     assert set(h["author"].grad.abs().sum(1).nonzero().flatten().tolist()) == {0, 8}
 
@@ -147,15 +147,15 @@ def test_losses_of_two_halves_add_up_to_the_whole():
         LinkTargets(**{name: getattr(target, name)[part] for name in LinkTargets.__dataclass_fields__})
         for part in (slice(0, 2), slice(2, None))
     ]
-    parts = [made.loss(h, {"writes": half}, ENDS) for half in halves]
-    total, count = made.loss(h, {"writes": target}, ENDS)
+    parts = [made.loss(h, Batch({}, links={"writes": half}), ENDS) for half in halves]
+    total, count = made.loss(h, Batch({}, links={"writes": target}), ENDS)
     assert torch.allclose(sum(loss for loss, _ in parts), total)
     assert sum(int(n) for _, n in parts) == int(count)
 
 
 def test_no_targets_give_zero_with_a_gradient():
     made = head()
-    total, count = made.loss(rows(), {}, ENDS)
+    total, count = made.loss(rows(), Batch({}, links={}), ENDS)
     total.backward()
     assert (float(total.detach()), int(count)) == (0.0, 0)
     assert made.scale.grad.item() == 0
