@@ -163,6 +163,8 @@ class TaskPlan:
         else:
             _check(not self.node_type, "task.node_type", self.node_type, "none, since edges are asked for")
             _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
+        if self.kind != "link_prediction":
+            _check(not self.full_ranking, "task.full_ranking", True, "false, since classes are asked for")
         if self.kind == "edge_classification":
             _check(len(self.relations) == 1, "task.relations", self.relations, "one relation")
         known = METRICS[self.kind]

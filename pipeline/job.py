@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,9 +20,12 @@ from pipeline.config import StagePlan
 from pipeline.durable import write_whole
 from pipeline.events import read_events
 from pipeline.export import export
+from pipeline.fullrank import full_ranking
+from pipeline.graph import Table
 from pipeline.loop import run_stage
 from pipeline.showcase import Showcase
 from pipeline.stages import STAGES, TaskStage
+from pipeline.tasks import LinkHead
 from pipeline.trainer import Trainer
 
 
@@ -121,7 +125,7 @@ def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory
         _load_stage(trainer, mine[-1].name)
     rule: TaskStage = STAGES[mine[-1].kind](trainer, mine[-1])
     tables = rule.tables()
-    metrics = rule.judge(tables, "test", 0)
+    metrics = rule.judge(tables, "test", 0) | _full_ranking(trainer, task, rule, tables)
     for name, value in metrics.items():
         trainer.record.event("test", task=task, metric=name, value=value)
     if task in showcases:
@@ -142,3 +146,21 @@ def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory
         "baselines": {},
         "stages": stages,
     }
+
+
+def _full_ranking(
+    trainer: Trainer, task: str, rule: TaskStage, tables: Mapping[str, Table]
+) -> dict[str, float]:
+    """Figures of the test edges against all nodes, where the plan asks for them."""
+    if not trainer.plan.tasks[task].full_ranking:
+        return {}
+    return full_ranking(
+        trainer.graph,
+        cast(LinkHead, rule.head()),
+        tables,
+        trainer.plan.tasks[task].relations,
+        parts=trainer.parts,
+        device=trainer.device,
+        gather=trainer.gather,
+        alive=lambda: trainer.record.heartbeat("evaluate"),
+    )

@@ -30,7 +30,8 @@ STAGES = [
 def finished(request: Any, toy: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     graph, lm, store = toy
     partition = build_partition(graph, lm, store, hosts=2, trainers=1)
-    plan = plan_of(graph, lm, model={"aggregate": request.param}, stages=STAGES)
+    tasks = {"cites": {"relations": ["cites"], "full_ranking": True}}
+    plan = plan_of(graph, lm, model={"aggregate": request.param}, stages=STAGES, tasks=tasks)
     run = run_processes(plan, partition, tmp_path_factory.mktemp("inference"), hosts=2, trainers=1)
     return plan, run, Oracle(graph, partition), graph
 
@@ -119,6 +120,36 @@ def test_the_reported_mrr_is_that_of_the_exported_embeddings(finished: Any) -> N
     )
 
 
+def test_full_ranking_over_two_hosts_equals_ranking_by_hand(finished: Any) -> None:
+    _, run, oracle, graph = finished
+    papers = exported(run, oracle, "paper")
+    scores = papers @ papers.T
+    place = {name: i for i, name in enumerate(oracle.ids["paper"])}
+    table = pq.read_table(graph / "cites.parquet").to_pydict()
+    rows = zip(table["src_id"], table["dst_id"], table["split"], strict=True)
+    links = [(place[s], place[d], split) for s, d, split in rows]
+    known = torch.zeros(scores.shape, dtype=torch.bool)
+    for s, d, _ in links:
+        known[s, d] = True
+    reciprocal: dict[str, list[float]] = {"tail": [], "head": []}
+    for s, d, split in links:
+        if split == "test":
+            for way, line, free in (("tail", scores[s], ~known[s]), ("head", scores[:, d], ~known[:, d])):
+                above, equal = (line > scores[s, d]) & free, (line == scores[s, d]) & free
+                reciprocal[way].append(1 / (1 + int(above.sum()) + 0.5 * int(equal.sum())))
+    recalls = []
+    for s in {s for s, _, split in links if split == "test"}:
+        asked = {d for head, d, split in links if head == s and split == "test"}
+        line = scores[s].clone()
+        line[[d for head, d, split in links if head == s and split != "test"]] = -torch.inf
+        recalls.append(len(asked & set(line.topk(10).indices.tolist())) / len(asked))
+    found = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
+    assert found["full_mrr_tail"] == pytest.approx(np.mean(reciprocal["tail"]), abs=1e-6)
+    assert found["full_mrr_head"] == pytest.approx(np.mean(reciprocal["head"]), abs=1e-6)
+    assert found["full_mrr"] == pytest.approx(np.mean([*reciprocal["tail"], *reciprocal["head"]]), abs=1e-6)
+    assert found["recall@10"] == pytest.approx(np.mean(recalls), abs=1e-6)
+
+
 def test_the_exported_lm_is_the_trained_one_and_loads_with_transformers(finished: Any) -> None:
     _, run, _, _ = finished
     folder = run / "export" / "cites" / "lm" / "shared"
@@ -144,7 +175,9 @@ def test_a_stage_can_start_from_an_earlier_run(finished: Any, tmp_path: Path) ->
     plan, run, oracle, graph = finished
     partition = graph.parent / "store" / oracle.manifest.id
     stages = [{**STAGES[1], "start": f"{run}:graph_lm"}]
-    again = plan_of(graph, Path(plan.model.lm), model={"aggregate": plan.model.aggregate}, stages=stages)
+    tasks = {"cites": {"relations": ["cites"], "full_ranking": True}}
+    model = {"aggregate": plan.model.aggregate}
+    again = plan_of(graph, Path(plan.model.lm), model=model, stages=stages, tasks=tasks)
     second = run_processes(again, partition, tmp_path / "second", hosts=2, trainers=1)
     expected = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
     got = json.loads((second / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
