@@ -1,0 +1,154 @@
+"""`lmgnn init FOLDER`: tables -> graph.toml and a first plan, both with reasons, and a summary.
+
+Owns the files that are written and the refusal to overwrite. Guesses are partition/guess.py's, numbers
+pipeline/starter.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from partition.build import GRAPH_FILE
+from partition.errors import DataError, UsageError
+from partition.guess import GraphGuess, guess_graph
+from partition.guess_files import survey
+from partition.guess_split import parse_shares, with_splits
+from partition.guess_toml import graph_toml
+from partition.schema import GraphSchema, parse_schema
+from partition.storage import InputFile, InputFolder, reading, write_text, writing
+from partition.tables import load_tables, table_files
+from pipeline.starter import Starter, starter_plan
+
+PLAN_FILE = "plan.toml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 once graph.toml is written, with a plan if something can be predicted; errors as everywhere."""
+    options = _parser().parse_args(argv)
+    folder, console = InputFolder(options.folder), Console(highlight=False)
+    graph = folder.file(GRAPH_FILE)
+    plan = _plan_path(options.folder)
+    there = graph.fs.exists(graph.path)
+    if plan.exists() and not options.force:
+        raise UsageError(f"{plan} is there already", hint="--force overwrites it, and graph.toml")
+    if there and options.split and not options.force:
+        raise UsageError(f"{graph.path} is there already", hint="--force overwrites it")
+    shares = parse_shares(options.split) if options.split else None
+    if there and not options.force:
+        console.print(f"{GRAPH_FILE} is there and stays as it is; a plan is made for it.")
+    else:
+        guess = guess_graph(survey(folder), _name(options.folder))
+        if shares:
+            guess = with_splits(guess, folder, shares)
+        _write(graph, graph_toml(guess))
+        _tell_guess(guess, console)
+        if not guess.of("nodes") or not guess.of("edges"):
+            missing = "edges" if guess.of("nodes") else "nodes"
+            raise DataError(
+                f"{graph.path}: no table of {missing} is clear enough",
+                hint="its comments say why; correct it, then run `lmgnn init` again for a plan",
+            )
+    return _make_plan(folder, graph, plan, console, options.folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lmgnn init",
+        description="Look at the *.parquet and *.csv under a folder and write what they most likely are into "
+        "FOLDER/graph.toml, and a first plan for it into FOLDER/plan.toml (for a URL: ./plan.toml). "
+        "Where graph.toml is there already, only the plan is made.",
+        epilog="example: lmgnn init ~/papers && lmgnn check ~/papers/plan.toml && "
+        "lmgnn run --config ~/papers/plan.toml",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds the tables")
+    parser.add_argument("--force", action="store_true", help="overwrite graph.toml and plan.toml")
+    parser.add_argument(
+        "--split",
+        default="",
+        metavar="TRAIN,VALID,TEST",
+        help="copy each table with labels and no split to FOLDER/with_split, with a split drawn by a hash of "
+        "ids, e.g. 80,10,10; without labels anywhere, the largest relation",
+    )
+    return parser
+
+
+def _plan_path(folder: str) -> Path:
+    """Beside the tables; a plan is a local file, so for a URL it goes to the current folder."""
+    return Path(PLAN_FILE) if "://" in folder else Path(folder).expanduser() / PLAN_FILE
+
+
+def _name(folder: str) -> str:
+    return Path(folder.partition("://")[2] or folder).resolve().name or "graph"
+
+
+def _write(file: InputFile, text: str) -> None:
+    with writing(Path(file.path)), file.fs.transaction, file.fs.open(file.path, "wb") as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def read_schema(graph: InputFile) -> GraphSchema:
+    """graph.toml, parsed; UsageError or DataError naming it."""
+    with reading(graph.name, hint="`lmgnn init FOLDER` writes one"):
+        raw = graph.fs.cat_file(graph.path)
+    try:
+        return parse_schema(raw.decode("utf-8"), where=graph.name)
+    except UnicodeDecodeError:
+        raise DataError(f"{graph.name}: not valid UTF-8") from None
+
+
+def _make_plan(folder: InputFolder, graph: InputFile, plan: Path, console: Console, url: str) -> int:
+    schema = read_schema(graph)
+    tables = load_tables(schema, table_files(schema, folder))
+    starter = starter_plan(tables, name=schema.name, path=url if "://" in url else ".")
+    for sentence in starter.missing:
+        console.print(f"! {escape(sentence)}", style="yellow")
+    if not starter.text:
+        plan.unlink(missing_ok=True)  # of an earlier init --force: it would ask for what is gone
+        _tell_missing(starter, console, url)
+        return 0
+    with writing(plan):
+        write_text(plan, starter.text)
+    console.print(f"\nwritten: {escape(str(plan))}")
+    for sentence in starter.tasks:
+        console.print(f"  task {escape(sentence)}")
+    console.print(
+        f"next: lmgnn check {escape(str(plan))}   what was understood, and what is odd\n"
+        f"      lmgnn plan --config {escape(str(plan))}   what it costs\n"
+        f"      lmgnn run --config {escape(str(plan))}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _tell_guess(guess: GraphGuess, console: Console) -> None:
+    """One line a table; then what was left out."""
+    console.print(f"written: {GRAPH_FILE}, with the reason behind every guess")
+    for table in guess.tables:
+        path = ", ".join(table.table.paths)
+        if table.kind == "nodes":
+            keys = [key for key in ("text", "label", "split", "features") if table.value(key)]
+            told = f"{table.name}: {path}; {', '.join(keys) or 'ids only'}"
+            console.print(f"  nodes {escape(told)}", soft_wrap=True)
+        elif table.sure:
+            keys = [key for key in ("label", "split") if table.value(key)]
+            ends = f"{table.value('source')} -> {table.value('destination')}"
+            told = f"{table.name}: {path}; {', '.join([ends, *keys])}"
+            console.print(f"  edges {escape(told)}", soft_wrap=True)
+        else:
+            told = f"{table.name}: {path}; {table.notes[-1]}"
+            console.print(f"! edges {escape(told)}", style="yellow", soft_wrap=True)
+    for sentence in guess.left_out:
+        console.print(f"! {escape(sentence)}", style="yellow", soft_wrap=True)
+
+
+def _tell_missing(starter: Starter, console: Console, url: str) -> None:
+    console.print(
+        "\nno plan yet: nothing has a split into train, valid and test.\n"
+        f"      lmgnn init {escape(url)} --split 80,10,10 --force   draws one into copies of the tables",
+        soft_wrap=True,
+    )

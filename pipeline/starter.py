@@ -1,0 +1,226 @@
+"""A graph in memory -> a plan that two CPU cores can run, as commented TOML.
+
+Owns the choice of tasks and stages for somebody's first run. Never trains and never reads a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from partition.manifest import SPLITS
+from partition.tables import EdgeTable, GraphTables, NodeTable
+from pipeline.config import DEFAULT_LM
+from pipeline.starter_sizes import BATCH, TRAINERS, Sizes, TaskSize, sizes_of, two_digits
+
+_WARM_BATCH = 256
+_WARM_STEPS = 600
+"""0.2 to 0.5 s each on a CPU."""
+_UNEVEN = 10
+"""Training targets of the largest class over those of the smallest, from which on balancing is mentioned."""
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A plan's text, or what is missing for one."""
+
+    text: str
+    """Empty if nothing can be predicted."""
+    tasks: tuple[str, ...]
+    """A sentence for each task."""
+    missing: tuple[str, ...]
+    """A sentence for each label or split that makes no task."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    name: str
+    kind: str
+    of: str
+    """Node type or relation."""
+    training: int
+    """Training targets."""
+    classes: tuple[int, ...]
+    """Training targets of each class."""
+    size: TaskSize
+
+
+def starter_plan(tables: GraphTables, *, name: str, path: str) -> Starter:
+    """The plan for a graph; `path` is what its graph.path shall say."""
+    tasks, missing = _tasks(tables)
+    if not tasks:
+        return Starter("", (), tuple(missing))
+    sizes = sizes_of(tables, {task.name: task.size for task in tasks})
+    blocks = [
+        _head(tables, sizes),
+        f"name = {json.dumps(name, ensure_ascii=False)}",
+        f"[graph]\npath = {json.dumps(path, ensure_ascii=False)}  # holds graph.toml; relative to this file",
+        _model(sizes),
+        *(_task_block(task) for task in tasks),
+        *_text_stages(sizes, _texts_between(tables)),
+        *_task_stages(sizes, tasks, shared=_last_shared(sizes, _texts_between(tables))),
+    ]
+    told = tuple(f"{t.name}: {t.kind} of {t.of}, {t.training:,} training targets" for t in tasks)
+    return Starter("\n\n".join(blocks) + "\n", told, tuple(missing))
+
+
+def _tasks(tables: GraphTables) -> tuple[list[_Task], list[str]]:
+    """A task for everything with a split (and a label, for nodes), and what is short of that."""
+    tasks: list[_Task] = []
+    missing: list[str] = []
+    for name, node in tables.nodes.items():
+        if node.labels is not None and node.splits is not None:
+            _add_task(tasks, missing, "node_classification", node, (name,))
+        elif node.labels is not None:
+            missing.append(f"{name}: labels without a split column")
+        elif node.splits is not None:
+            missing.append(f"{name}: a split column without labels")
+    for name, edge in tables.edges.items():
+        kind = "link_prediction" if edge.labels is None else "edge_classification"
+        if edge.splits is not None:
+            _add_task(tasks, missing, kind, edge, (edge.schema.source, edge.schema.destination))
+        elif edge.labels is not None:
+            missing.append(f"{name}: labels without a split column")
+    return tasks, missing
+
+
+def _add_task(
+    tasks: list[_Task], missing: list[str], kind: str, table: NodeTable | EdgeTable, ends: tuple[str, ...]
+) -> None:
+    """One more task, or one more sentence if a split of it is empty."""
+    assert table.splits is not None
+    name, splits, classes = table.schema.name, table.splits, ()
+    if table.labels is not None:
+        splits = np.where(table.labels >= 0, splits, -1)
+        counts = np.bincount(table.labels[splits == 0], minlength=len(table.classes))
+        classes = tuple(counts.tolist())
+    empty = [split for code, split in enumerate(SPLITS) if not (splits == code).any()]
+    if empty:
+        missing.append(f"{name}: its split column has no {' and no '.join(empty)} targets")
+        return
+    if len(classes) == 1:
+        missing.append(f"{name}: its label has one class only")
+        return
+    label = re.sub(r"[^A-Za-z0-9_]+", "_", table.schema.label).strip("_").lower()
+    wanted = f"{name}_{label}" if label else name
+    taken = [task.name for task in tasks]
+    free = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+    size = TaskSize(ends, links=kind == "link_prediction")
+    tasks.append(_Task(free, kind, name, int((splits == 0).sum()), classes, size))
+
+
+def _texts_between(tables: GraphTables) -> int:
+    """Edges between texts that a graph_lm stage may learn from."""
+    texts = {name for name, table in tables.nodes.items() if table.texts is not None}
+    found = [e for e in tables.edges.values() if {e.schema.source, e.schema.destination} <= texts]
+    return sum(len(e.source) if e.splits is None else int((e.splits == 0).sum()) for e in found)
+
+
+def _head(tables: GraphTables, sizes: Sizes) -> str:
+    nodes, edges = sum(sizes.count.values()), sum(len(t.source) for t in tables.edges.values())
+    texts = sum(sizes.count[name] for name in sizes.tokens)
+    return (
+        f"# Made by `lmgnn init` from counts: {nodes:,} nodes ({texts:,} with text), {edges:,} edges.\n"
+        "# Its epochs are short, so that two CPU cores get through; `lmgnn plan --config THIS_FILE` tells\n"
+        "# how long each stage takes. With accelerators raise, in this order: epochs of graph_lm (to 2) and\n"
+        "# of the joint stages (to 3 or more), lm_layers to 0 (all), fanout, train_nodes and batch_size.\n"
+        "# Every key, its default and when to change it: pipeline/config.py; the reasons: docs/training.md."
+    )
+
+
+def _model(sizes: Sizes) -> str:
+    lines = ["[model]"]
+    if sizes.tokens:
+        told = ", ".join(f"{name} {tokens:.0f}" for name, tokens in sizes.tokens.items())
+        layers = "half of MiniLM, since there are many texts; 0 = all" if sizes.lm_layers else "0 = all"
+        lines += [
+            f"lm = {json.dumps(DEFAULT_LM)}  # MiniLM; another one: a Hugging Face name or a folder",
+            f"lm_layers = {sizes.lm_layers}  # {layers}",
+            f"max_length = {sizes.max_length}  # tokens kept of a text; expected on average: {told}",
+        ]
+    fanout = f"fanout = {list(sizes.fanout)}  # neighbours per relation, from the targets outwards"
+    return "\n".join([*lines, "hidden = 128", "gnn_layers = 2", fanout])
+
+
+def _task_block(task: _Task) -> str:
+    lines = [f"[tasks.{task.name}]", f'kind = "{task.kind}"']
+    if task.kind == "node_classification":
+        lines += [f'node_type = "{task.of}"', 'metric = "accuracy"  # or macro_f1: each class counts alike']
+    elif task.kind == "edge_classification":
+        lines += [f'relations = ["{task.of}"]', 'metric = "macro_f1"  # or accuracy']
+    else:
+        lines += [f'relations = ["{task.of}"]', "eval_negatives = 100"]
+    if task.classes and max(task.classes) > _UNEVEN * max(min(task.classes), 1):
+        told = f"from {min(task.classes):,} to {max(task.classes):,} training targets a class"
+        lines.append(f'# class_weights = "balanced"  # {told}: raises macro_f1, costs accuracy')
+    return "\n".join(lines)
+
+
+def _text_stages(sizes: Sizes, edges: int) -> list[str]:
+    """What all tasks share: the language model learns the texts, then which of them are joined."""
+    if not sizes.tokens:
+        return []
+    texts = sum(sizes.count[name] for name in sizes.tokens)
+    mean = sizes.cost(sizes.count) / max(texts, 1)
+    trained = 3 * BATCH * mean
+    mlm = {
+        "epochs": sizes.epochs("mlm", texts, tokens=trained, most=1),
+        "batch_size": BATCH,
+        "lm_rate": 5e-5,
+    }
+    blocks = [_stage("mlm", "mlm", mlm, "# Guesses hidden words of the texts.")]
+    if edges:
+        graph_lm = {
+            "epochs": sizes.epochs("graph_lm", edges, tokens=2 * trained, most=3),
+            "batch_size": BATCH,
+            "lm_rate": 1e-4,
+            "negatives": "batch",
+        }
+        about = "# Learns from the texts alone which of them are joined, over all relations between texts."
+        blocks.append(_stage("graph_lm", "graph_lm", graph_lm, about))
+    return blocks
+
+
+def _last_shared(sizes: Sizes, edges: int) -> str:
+    """The stage that every task starts from; empty without texts."""
+    return "" if not sizes.tokens else "graph_lm" if edges else "mlm"
+
+
+def _task_stages(sizes: Sizes, tasks: Sequence[_Task], *, shared: str) -> list[str]:
+    blocks = []
+    for number, task in enumerate(tasks):
+        end = f"_{task.name}" if len(tasks) > 1 else ""
+        start = {"start": shared} if number and shared else {}
+        warm = {
+            "task": task.name,
+            **start,
+            "epochs": two_digits(min(40, max(2, _WARM_STEPS * _WARM_BATCH * TRAINERS / task.training))),
+            "batch_size": _WARM_BATCH,
+            "rate": 3e-3,
+            "evals": 5,
+        }
+        about = "# Trains the graph encoder on text embeddings that stay as they are."
+        blocks.append(_stage(f"gnn_warm{end}", "gnn_warm", warm, about))
+        if not shared:
+            continue
+        tokens = sizes.joint_tokens[task.name] + 3 * BATCH * max(sizes.tokens.values())
+        joint = {
+            "task": task.name,
+            "epochs": sizes.epochs("joint", task.training, tokens=tokens, most=3),
+            "batch_size": BATCH,
+            "lm_rate": 1e-5,
+            "rate": 1e-4,
+            "train_nodes": BATCH,
+        }
+        blocks.append(_stage(f"joint{end}", "joint", joint, "# Trains language model and graph together."))
+    return blocks
+
+
+def _stage(name: str, kind: str, keys: Mapping[str, object], about: str) -> str:
+    lines = [about, "[[stages]]", f'name = "{name}"', f'kind = "{kind}"']
+    values = {key: f"{v:g}" if isinstance(v, float) else json.dumps(v) for key, v in keys.items()}
+    return "\n".join([*lines, *(f"{key} = {value}" for key, value in values.items())])

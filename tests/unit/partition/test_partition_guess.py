@@ -1,0 +1,246 @@
+"""Tables of a folder -> graph.toml: what is taken for nodes, edges, texts, labels, splits, features."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from partition.errors import UsageError
+from partition.guess import GraphGuess, TableGuess, guess_graph
+from partition.guess_files import survey
+from partition.guess_split import draw_splits, parse_shares, with_splits
+from partition.guess_toml import graph_toml
+from partition.schema import parse_schema
+from partition.storage import InputFolder
+from partition.tables import GraphTables, load_tables, table_files
+
+SPLIT = ["train", "train", "train", "valid", "test"]
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def guessed(folder: Path) -> GraphGuess:
+    return guess_graph(survey(InputFolder(str(folder))), "g")
+
+
+def table(guess: GraphGuess, name: str) -> TableGuess:
+    return next(table for table in guess.tables if table.name == name)
+
+
+def loaded(guess: GraphGuess, folder: Path) -> GraphTables:
+    """What a build reads from the guessed file."""
+    schema = parse_schema(graph_toml(guess), where="graph.toml")
+    return load_tables(schema, table_files(schema, InputFolder(str(folder))))
+
+
+def write_papers(folder: Path, *, count: int = 60) -> None:
+    rows = [
+        (f"p{i}", f"a paper on graphs and number {i}", "abc"[i % 3], SPLIT[i % 5], i / count)
+        for i in range(count)
+    ]
+    write_csv(folder / "papers.csv", ["Paper ID", "Abstract", "label", "set", "score"], rows)
+    cites = [(f"p{i}", f"p{(i * 7 + 1) % count}") for i in range(count)]
+    write_csv(folder / "cites.csv", ["from", "to"], cites)
+
+
+def test_a_table_of_papers_and_one_of_citations_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    write_papers(tmp_path)
+    guess = guessed(tmp_path)
+    papers = table(guess, "papers")
+    found = {key: papers.value(key) for key in ("id", "text", "label", "split")}
+    assert found == {"id": "Paper ID", "text": "Abstract", "label": "label", "split": "set"}
+    tables = loaded(guess, tmp_path)
+    assert Counter(tables.nodes["papers"].splits) == {0: 36, 1: 12, 2: 12}
+    assert tables.nodes["papers"].features.shape == (60, 1)
+    assert len(tables.edges["cites"].source) == 60
+
+
+def test_parts_with_one_header_are_one_table_named_after_their_folder(tmp_path: Path) -> None:
+    for part in range(3):
+        ids = range(part * 10, part * 10 + 10)
+        pq.write_table(
+            pa.table({"id": list(ids), "parent_node_id": [i // 2 for i in ids]}),
+            _parent(tmp_path / "node" / f"part-{part:05d}.parquet"),
+        )
+    guess = guessed(tmp_path)
+    assert table(guess, "node").table.paths == ("node/*.parquet",)
+    tables = loaded(guess, tmp_path)
+    assert len(tables.nodes["node"].ids) == 30
+    assert tables.edges["node_parent_node"].destination.tolist() == [i // 2 for i in range(30)]
+
+
+def test_a_numbered_family_beside_other_files_gets_a_glob_of_its_own(tmp_path: Path) -> None:
+    write_papers(tmp_path)
+    for year in (2019, 2020):
+        write_csv(tmp_path / f"author-{year}.csv", ["id"], [(f"{year}x{i}",) for i in range(5)])
+    assert table(guessed(tmp_path), "author").table.paths == ("author-*.csv",)
+
+
+def test_file_names_tell_small_integer_ids_apart(tmp_path: Path) -> None:
+    for name in ("author", "paper"):
+        write_csv(tmp_path / f"{name}.csv", ["id"], [(i,) for i in range(20)])
+    pairs = [(i, (i * 3) % 20) for i in range(20)] * 2
+    write_csv(tmp_path / "author__writes__paper.csv", ["src_id", "dst_id"], pairs)
+    write_csv(tmp_path / "unclear.csv", ["src_id", "dst_id"], pairs)
+    guess = guessed(tmp_path)
+    writes = table(guess, "writes")
+    assert writes.sure
+    assert (writes.value("source"), writes.value("destination")) == ("author", "paper")
+    assert not table(guess, "unclear").sure
+    assert "say which one is meant" in graph_toml(guess)
+
+
+def test_a_dangling_column_leaves_the_table_commented_out_with_its_number(tmp_path: Path) -> None:
+    write_papers(tmp_path)
+    rows = [("p1", "p2"), ("p3", "p999"), ("p3", "p999"), ("p4", "p5")]
+    write_csv(tmp_path / "lost.csv", ["src", "dst"], rows)
+    text = graph_toml(guessed(tmp_path))
+    assert "2 of 4 values (1 different) are no ids of papers, such as 'p999'" in text
+    assert "# [edges.lost]" in text
+    assert [edge.name for edge in parse_schema(text, where="graph.toml").edges] == ["cites"]
+
+
+def test_a_table_of_edges_without_its_node_table_asks_for_one(tmp_path: Path) -> None:
+    write_papers(tmp_path)
+    write_csv(
+        tmp_path / "written.csv", ["paper_id", "author"], [(f"p{i % 9}", f"a{i % 4}") for i in range(30)]
+    )
+    written = table(guessed(tmp_path), "written")
+    assert not written.sure
+    assert "no table has a node for any of its values" in written.notes[-1]
+
+
+def test_a_foreign_key_of_a_node_table_is_a_relation(tmp_path: Path) -> None:
+    write_csv(tmp_path / "venue.csv", ["id", "name"], [(i, f"Venue {i}") for i in range(4)])
+    write_csv(tmp_path / "paper.csv", ["id", "venue_id"], [(i, i % 4) for i in range(40)])
+    tables = loaded(guessed(tmp_path), tmp_path)
+    assert tables.edges["paper_venue"].destination.tolist() == [i % 4 for i in range(40)]
+
+
+def test_a_foreign_key_with_gaps_is_an_idea_only(tmp_path: Path) -> None:
+    write_papers(tmp_path)
+    write_csv(tmp_path / "venue.csv", ["id", "name"], [(i, f"Venue {i}") for i in range(4)])
+    rows = [(i, i % 4 if i else None) for i in range(40)]
+    columns = pa.table({"id": [i for i, _ in rows], "venue_id": [v for _, v in rows]})
+    pq.write_table(columns, tmp_path / "talk.parquet")
+    talk = table(guessed(tmp_path), "talk_venue")
+    assert not talk.sure
+    assert "1 of 40 cells are empty" in talk.notes[-1]
+
+
+def test_features_with_gaps_or_large_numbers_are_ideas_only(tmp_path: Path) -> None:
+    rows = [(i, 2000 + i, i / 50, "" if i == 3 else 0.5 + i / 99) for i in range(50)]
+    write_csv(tmp_path / "thing.csv", ["id", "year", "size", "holey"], rows)
+    found = [line for line in table(guessed(tmp_path), "thing").lines if line.key == "features"]
+    assert {line.value: line.sure for line in found} == {
+        ("size",): True,
+        ("year",): False,
+        ("holey",): False,
+    }
+
+
+def test_a_split_in_other_words_is_an_idea_that_says_which_words_are_wanted(tmp_path: Path) -> None:
+    rows = [(i, "ab"[i % 2], ["Train", "Dev", "Test"][i % 3]) for i in range(60)]
+    write_csv(tmp_path / "thing.csv", ["id", "label", "part"], rows)
+    split = next(line for line in table(guessed(tmp_path), "thing").lines if line.key == "split")
+    assert not split.sure
+    assert "train, valid, test" in split.why
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("semi.csv", b"a;b\n1;2\n", "separated by semicolons"),
+        ("tabs.csv", b"a\tb\n1\t2\n", "separated by tabs"),
+        ("notes.tsv", b"a\tb\n", "not read"),
+        ("empty.csv", b"", "not readable as a table"),
+        ("latin.csv", "id,täxt\n1,ä\n".encode("latin-1"), "not readable as a table"),
+        ("twice.csv", b"a,a\n1,2\n", "a name twice"),
+        ("torn.parquet", b"PAR1 and no more", "not readable as a table"),
+    ],
+)
+def test_files_that_are_no_tables_are_named_with_the_reason(
+    tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    write_papers(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    guess = guessed(tmp_path)
+    assert any(name in sentence and problem in sentence for sentence in guess.left_out)
+    assert table(guess, "cites").sure
+
+
+def test_names_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
+    odd = 'the "id"\\ of\tit'
+    write_csv(tmp_path / "a b.csv", [odd, "x"], [(f"n{i}", i % 2) for i in range(20)])
+    write_csv(tmp_path / "links.csv", ["src", "dst"], [(f"n{i}", f"n{i}") for i in range(20)])
+    guess = guess_graph(survey(InputFolder(str(tmp_path))), 'a "name"\n')
+    schema = parse_schema(graph_toml(guess), where="graph.toml")
+    assert (schema.name, schema.nodes[0].path) == ('a "name"\n', ("a b.csv",))
+    assert table(guess, "a_b").value("id") in (odd, "")
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no readable table"):
+        survey(InputFolder(str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_drawn_split_goes_into_a_copy_and_leaves_the_table_alone(tmp_path: Path, kind: str) -> None:
+    labels = [["a", "b", None][i % 3] for i in range(300)]
+    columns = pa.table({"id": [f"{i:03d}" for i in range(300)], "label": labels})
+    file = tmp_path / f"thing.{kind}"
+    if kind == "csv":
+        pa.csv.write_csv(columns, file)
+    else:
+        pq.write_table(columns, file)
+    write_csv(tmp_path / "link.csv", ["src", "dst"], [(f"{i:03d}", f"{i // 2:03d}") for i in range(300)])
+    before = file.read_bytes()
+    guess = with_splits(guessed(tmp_path), InputFolder(str(tmp_path)), parse_shares("50,25,25"))
+    tables = loaded(guess, tmp_path)
+    things = tables.nodes["thing"]
+    assert file.read_bytes() == before
+    assert things.ids.to_pylist() == columns["id"].to_pylist()
+    assert ((things.labels >= 0) == (things.splits >= 0)).all()
+    counts = Counter(things.splits[things.labels >= 0].tolist())
+    assert counts[0] / 200 == pytest.approx(0.5, abs=0.1)
+    assert tables.edges["link"].splits is None
+
+
+def test_without_labels_the_relation_gets_the_split_and_both_directions_share_it(tmp_path: Path) -> None:
+    write_csv(tmp_path / "node.csv", ["id"], [(i,) for i in range(100)])
+    pairs = [(i, (i * 7 + 3) % 100) for i in range(100)]
+    write_csv(tmp_path / "link.csv", ["src", "dst"], [*pairs, *((b, a) for a, b in pairs)])
+    guess = with_splits(guessed(tmp_path), InputFolder(str(tmp_path)), parse_shares("8,1,1"))
+    splits = loaded(guess, tmp_path).edges["link"].splits
+    assert splits is not None
+    assert (splits[:100] == splits[100:]).all()
+
+
+def test_a_row_keeps_its_split_when_others_come() -> None:
+    shares = parse_shares("80,10,10")
+    first = draw_splits([str(i) for i in range(100)], shares)
+    assert (draw_splits([str(i) for i in range(200)], shares)[:100] == first).all()
+
+
+@pytest.mark.parametrize("text", ["80,20", "a,b,c", "80,0,20", "1,1,inf", ""])
+def test_shares_that_are_no_three_numbers_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="three numbers"):
+        parse_shares(text)
+
+
+def _parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,147 @@
+"""`lmgnn check`: counts against sums by hand, warnings with a way out, errors of data and plans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from toy import build_partition, write_graph, write_lm
+
+from partition.build import GRAPH_FILE
+from partition.errors import DataError, UsageError
+from partition.manifest import PartitionManifest
+from partition.storage import InputFolder
+from partition.tables import load_tables, table_files
+from pipeline.check import main
+from pipeline.graphfacts import as_manifest
+from pipeline.init import read_schema
+
+GRAPH = """
+[nodes.paper]
+path = "paper.parquet"
+text = "text"
+label = "label"
+split = "split"
+[nodes.lonely]
+path = "lonely.parquet"
+[edges.cites]
+path = "cites.parquet"
+source = "paper"
+destination = "paper"
+split = "split"
+"""
+PLAN = """
+name = "p"
+[graph]
+path = "."
+[tasks.label]
+kind = "node_classification"
+node_type = "paper"
+[[stages]]
+name = "warm"
+kind = "gnn_warm"
+task = "label"
+epochs = 2
+batch_size = 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five papers and five citations with something odd of every kind."""
+    paper = {
+        "id": [0, 1, 2, 3, 4],
+        "text": ["one two three", "four", "  ", None, "five six"],
+        "label": ["a", "a", "b", "c", None],
+        "split": ["train", "train", "valid", "test", "train"],
+    }
+    cites = {
+        "src_id": [0, 0, 1, 2, 0],
+        "dst_id": [1, 1, 1, 3, 1],
+        "split": ["train", "train", "train", "valid", "test"],
+    }
+    pq.write_table(pa.table(paper), tmp_path / "paper.parquet")
+    pq.write_table(pa.table({"id": [7, 8]}), tmp_path / "lonely.parquet")
+    pq.write_table(pa.table(cites), tmp_path / "cites.parquet")
+    (tmp_path / GRAPH_FILE).write_text(GRAPH)
+    (tmp_path / "plan.toml").write_text(PLAN)
+    return tmp_path
+
+
+def answer(capsys: pytest.CaptureFixture[str], what: Path) -> dict[str, Any]:
+    assert main([str(what), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_counts_are_those_of_the_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = answer(capsys, folder)["graph"]
+    paper, lonely = graph["nodes"]
+    assert (paper["rows"], paper["with_text"], paper["mean_words"], paper["isolated"]) == (5, 3, 2.0, 1)
+    assert paper["labels"]["training"] == {"a": 2, "b": 0, "c": 0}
+    assert paper["labels"]["targets"] == {"train": 2, "valid": 1, "test": 1}
+    assert (lonely["with_text"], lonely["isolated"]) == (None, 2)
+    (cites,) = graph["edges"]
+    assert (cites["duplicates"], cites["self_loops"], cites["leaks"]) == (2, 1, 1)
+    assert cites["splits"] == {"train": 3, "valid": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "2 of 5 texts are blank",
+        "2 of 2 nodes have no edge",
+        "2 of 3 classes have no training target (b, c)",
+        "1 validation or test edges join ends that a message edge joins too",
+        "1 edges join a node with itself",
+    ],
+)
+def test_what_is_odd_is_said(folder: Path, capsys: pytest.CaptureFixture[str], warning: str) -> None:
+    assert main([str(folder)]) == 0
+    assert warning in capsys.readouterr().out
+
+
+def test_a_plan_tells_what_each_task_and_stage_uses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, stage = answer(capsys, folder / "plan.toml")["plan"]
+    assert (task["name"], task["train"], task["valid"], task["test"]) == ("label", 2, 1, 1)
+    assert (stage["name"], stage["train"], stage["steps"]) == ("warm", 2, 2)
+
+
+def test_a_plan_that_asks_for_what_is_not_there_is_a_usage_error(folder: Path) -> None:
+    plan = folder / "plan.toml"
+    plan.write_text(PLAN.replace('"paper"', '"papers"'))
+    with pytest.raises(UsageError, match=r"tasks\.label\.node_type"):
+        main([str(plan)])
+
+
+def test_a_dangling_edge_is_a_data_error(folder: Path) -> None:
+    cites = {"src_id": [0], "dst_id": [99], "split": ["train"]}
+    pq.write_table(pa.table(cites), folder / "cites.parquet")
+    with pytest.raises(DataError, match="99"):
+        main([str(folder / GRAPH_FILE)])
+
+
+def test_a_place_without_a_graph_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        main([str(tmp_path / "nowhere")])
+    with pytest.raises(DataError, match=GRAPH_FILE):
+        main([str(tmp_path)])
+
+
+def test_types_and_relations_are_those_of_a_real_partition(tmp_path: Path) -> None:
+    graph = write_graph(tmp_path / "graph")
+    real = PartitionManifest.load(
+        build_partition(graph, write_lm(tmp_path / "lm"), tmp_path / "store", hosts=1, trainers=1)
+    )
+    inputs = InputFolder(str(graph))
+    schema = read_schema(inputs.file(GRAPH_FILE))
+    mine = as_manifest(load_tables(schema, table_files(schema, inputs)), schema, reverse=True)
+    assert mine.relations == real.relations
+    facts = [(t.name, t.count, t.text, t.feature_width, t.classes, t.targets) for t in mine.node_types]
+    assert facts == [
+        (t.name, t.count, t.text, t.feature_width, t.classes, t.targets) for t in real.node_types
+    ]

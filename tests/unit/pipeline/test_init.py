@@ -1,0 +1,145 @@
+"""`lmgnn init`: files written, never overwritten, and plans that load and fit their graph."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from partition.errors import DataError, UsageError
+from pipeline import check, init
+from pipeline.config import load_plan
+from pipeline.starter_sizes import two_digits
+
+WORDS = [
+    "graph",
+    "text",
+    "model",
+    "edge",
+    "node",
+    "learning",
+    "query",
+    "index",
+    "vision",
+    "robot",
+    "agent",
+    "logic",
+]
+
+
+def write_tables(folder: Path, *, split: bool = True, papers: int = 90) -> Path:
+    """Papers with text and label, authors with nothing, two relations; splits if wanted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["train", "train", "train", "valid", "test"]
+    texts = [" ".join(WORDS[(i * k) % 12] for k in range(1, 9)) + f" {i}" for i in range(papers)]
+    paper = {"id": list(range(papers)), "text": texts, "label": ["ab"[i % 2] for i in range(papers)]}
+    cites = {"src_id": list(range(papers)), "dst_id": [(i * 7 + 1) % papers for i in range(papers)]}
+    writes = {"author_id": [f"a{i % 9}" for i in range(papers)], "paper_id": list(range(papers))}
+    writes["label"] = ["xy"[i % 2] for i in range(papers)]
+    if split:
+        for columns in (paper, cites, writes):
+            columns["split"] = [words[i % 5] for i in range(papers)]
+    pq.write_table(pa.table(paper), folder / "paper.parquet")
+    pq.write_table(pa.table({"id": [f"a{i}" for i in range(9)]}), folder / "author.parquet")
+    pq.write_table(pa.table(cites), folder / "cites.parquet")
+    pq.write_table(pa.table(writes), folder / "writes.parquet")
+    return folder
+
+
+def test_every_label_and_split_becomes_a_task_with_its_stages(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "papers")
+    assert init.main([str(folder)]) == 0
+    plan = load_plan(folder / "plan.toml")
+    kinds = {name: task.kind for name, task in plan.tasks.items()}
+    assert kinds == {
+        "paper_label": "node_classification",
+        "cites": "link_prediction",
+        "writes_label": "edge_classification",
+    }
+    assert [stage.kind for stage in plan.stages] == ["mlm", "graph_lm", *["gnn_warm", "joint"] * 3]
+    assert [stage.start for stage in plan.stages if stage.kind == "gnn_warm"] == ["", "graph_lm", "graph_lm"]
+    assert check.main([str(folder / "plan.toml")]) == 0
+
+
+def test_what_is_there_is_overwritten_with_force_only(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path)
+    init.main([str(folder)])
+    (folder / "graph.toml").write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        init.main([str(folder)])
+    assert (folder / "graph.toml").read_text() == "mine"
+    assert init.main([str(folder), "--force"]) == 0
+    assert "[nodes.paper]" in (folder / "graph.toml").read_text()
+
+
+def test_a_graph_toml_of_the_users_own_gets_a_plan_and_stays_as_it_is(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path)
+    init.main([str(folder)])
+    (folder / "plan.toml").unlink()
+    mine = (folder / "graph.toml").read_text().replace('name = "', 'name = "my ')
+    (folder / "graph.toml").write_text(mine)
+    assert init.main([str(folder)]) == 0
+    assert (folder / "graph.toml").read_text() == mine
+    assert load_plan(folder / "plan.toml").name.startswith("my ")
+
+
+def test_without_a_split_there_is_no_plan_but_the_command_that_draws_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(tmp_path, split=False)
+    assert init.main([str(folder)]) == 0
+    assert not (folder / "plan.toml").exists()
+    assert f"lmgnn init {folder} --split 80,10,10 --force" in capsys.readouterr().out
+    assert init.main([str(folder), "--split", "60,20,20", "--force"]) == 0
+    assert set(load_plan(folder / "plan.toml").tasks) == {"paper_label", "writes_label"}
+    assert sorted(os.listdir(folder / "with_split")) == ["paper.parquet", "writes.parquet"]
+
+
+def test_tables_without_a_clear_relation_end_in_a_data_error_after_the_ideas_are_written(
+    tmp_path: Path,
+) -> None:
+    pq.write_table(pa.table({"id": [1, 2, 3]}), tmp_path / "node.parquet")
+    pq.write_table(pa.table({"src": [1, 2, 9], "dst": [1, 2, 3]}), tmp_path / "link.parquet")
+    with pytest.raises(DataError, match="no table of edges is clear enough"):
+        init.main([str(tmp_path)])
+    assert "# [edges.link]" in (tmp_path / "graph.toml").read_text()
+
+
+def test_a_graph_without_text_trains_no_language_model(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": list(range(40))}), tmp_path / "node.parquet")
+    ends = {"src": list(range(40)), "dst": [(i * 3) % 40 for i in range(40)]}
+    split = [["train", "train", "valid", "test"][i % 4] for i in range(40)]
+    pq.write_table(pa.table({**ends, "split": split}), tmp_path / "link.parquet")
+    assert init.main([str(tmp_path)]) == 0
+    plan = load_plan(tmp_path / "plan.toml")
+    assert [stage.kind for stage in plan.stages] == ["gnn_warm"]
+
+
+def test_a_url_keeps_its_graph_toml_and_the_plan_is_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tables(tmp_path / "remote")
+    monkeypatch.chdir(tmp_path)
+    url = f"file://{folder}"
+    assert init.main([url]) == 0
+    assert (folder / "graph.toml").exists()
+    assert load_plan(tmp_path / "plan.toml").graph.path == url
+    assert check.main([str(tmp_path / "plan.toml")]) == 0
+
+
+@pytest.mark.parametrize("papers", [90, 3000])
+def test_language_model_stages_stay_within_their_steps(tmp_path: Path, papers: int) -> None:
+    folder = write_tables(tmp_path, papers=papers)
+    init.main([str(folder)])
+    plan = load_plan(folder / "plan.toml")
+    for stage in plan.stages:
+        if stage.kind != "gnn_warm":
+            assert stage.epochs * 2 * papers / stage.batch_size <= 1500
+    assert plan.model.max_length == 64
+
+
+def test_numbers_are_written_with_two_digits() -> None:
+    assert [two_digits(value) for value in (0.12345, 3.0, 17.2)] == [0.12, 3.0, 17.0]
