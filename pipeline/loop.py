@@ -200,9 +200,11 @@ class _Loop:
         else:
             progress.stale += 1
         seconds = time.monotonic() - started
-        for name, number in metrics.items():
+        # The deciding metric first; figures of single classes ("f1/…") are for the test.
+        names = [self.rule.metric, *(n for n in metrics if n != self.rule.metric and "/" not in n)]
+        for name in names:
             trainer.record.event(
-                "eval", split="valid", metric=name, value=number, seconds=seconds, best=better
+                "eval", split="valid", metric=name, value=metrics[name], seconds=seconds, best=better
             )
         return better
 
