@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from launch.plan import PROGRESS_MARK, ProcessSpec
+from launch.plan import ERROR_MARK, PROGRESS_MARK, ProcessSpec
 
 TAIL_LINES = 40
 TAIL_BYTES = 64 * 1024
@@ -93,8 +93,8 @@ class Child:
     def _level(self, line: str) -> str:
         if line.startswith(PROGRESS_MARK):
             return "progress" if self.spec.show in ("progress", "all") else ""
-        if self.spec.show == "all":
-            return "text"
+        if self.spec.show == "all":  # a step; the job itself ends with the step's error, on stderr
+            return "" if line.startswith(ERROR_MARK) else "text"
         return "warning" if _WARNING.search(line) else ""
 
     def tail(self) -> str:

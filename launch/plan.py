@@ -39,6 +39,8 @@ page faults at the next step. Without: 1.4 times the seconds of an MLM step (Min
 CONNECT_TRIES = 100
 """DGL clients try a missing server so often, 3 s apart (DGL's own default is 51 minutes)."""
 PROGRESS_MARK = "» "
+ERROR_MARK = "error: "
+"""Begins the line in which a command of ours says why it failed."""
 
 
 @dataclass(frozen=True)

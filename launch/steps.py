@@ -8,6 +8,7 @@ pipeline`; imports neither.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from launch.backends import LocalBackend
 from launch.cluster import ClusterSpec, local_cluster
 from launch.console import Console
 from launch.outcome import JobFailed
-from launch.plan import Paths, step_spec
+from launch.plan import ERROR_MARK, Paths, step_spec
 from launch.supervisor import Supervisor
 from launch.watch import Interrupts
 from partition.errors import UsageError
@@ -38,7 +39,10 @@ class Steps:
         """Run `python -P ARGV` to its end; what it wrote to stdout. JobFailed when it fails."""
         number = len(list(self._logs.glob("*.log")))
         spec = step_spec(self._paths, name, argv, rank=number, log_folder=str(self._logs))
-        self._supervisor.run_step(spec)
+        try:
+            self._supervisor.run_step(spec)
+        except JobFailed as error:
+            raise _in_its_words(error) from None
         return Path(spec.output).read_text()
 
 
@@ -89,6 +93,16 @@ def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...
         arguments += ["--relations", relation]
     arguments += ["--tokenizer", plan.model.lm, "--max-length", str(plan.model.max_length), "--json"]
     return tuple(arguments)
+
+
+def _in_its_words(error: JobFailed) -> JobFailed:
+    """The failure of a step as the step told it; what it said before has been on the terminal already."""
+    failed = error.first_failed
+    if failed is None:
+        return error
+    last = failed.tail.splitlines()[-1:]
+    told = last[0].removeprefix(ERROR_MARK) if last and last[0].startswith(ERROR_MARK) else str(error)
+    return JobFailed(told, error.exit_code, dataclasses.replace(failed, tail=""))
 
 
 def last_json(output: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +24,14 @@ from partition.paths import store_folder
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFile, InputFolder, locked, publish, reading, writing
 from partition.tables import GraphTables, load_tables, table_files
-from partition.tokens import TokenLists, load_tokenizer, tokenize, tokenizer_fingerprint, tokenizer_folder
+from partition.tokens import (
+    TokenLists,
+    check_model,
+    load_tokenizer,
+    tokenize,
+    tokenizer_fingerprint,
+    tokenizer_folder,
+)
 
 GRAPH_FILE = "graph.toml"
 Say = Callable[[str], None]
@@ -113,17 +121,14 @@ def find_or_build(folder: str, options: BuildOptions, *, store: str, say: Say) -
 
 def _request(folder: str, options: BuildOptions, say: Say) -> _Request:
     inputs_folder = InputFolder(folder)
-    with inputs_folder.file(GRAPH_FILE).open() as stream, reading(GRAPH_FILE):
-        raw = stream.read()
-    try:
-        schema = parse_schema(raw.decode("utf-8"), where=GRAPH_FILE).select(options.relations)
-    except UnicodeDecodeError:
-        raise DataError(f"{GRAPH_FILE}: not valid UTF-8") from None
+    schema = _schema(inputs_folder).select(options.relations)
     schema.check_names(reverse=options.reverse)
+    tokenizer = tokenizer_folder(options.tokenizer) if options.tokenizer else None
+    if tokenizer and any(node.text for node in schema.nodes):
+        check_model(tokenizer, name=options.tokenizer, max_length=options.max_length)
     files = table_files(schema, inputs_folder)
     say(f"reading {sum(len(group) for group in files.values())} tables of {schema.name}")
     inputs = {file.name: file.sha256() for group in files.values() for file in group}
-    tokenizer = tokenizer_folder(options.tokenizer) if options.tokenizer else None
     chosen = {**asdict(options), "relations": [edge.name for edge in schema.edges]}
     identity = {
         "schema": schema.to_dict(),
@@ -135,6 +140,18 @@ def _request(folder: str, options: BuildOptions, say: Say) -> _Request:
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     part_id = hashlib.sha256(canonical.encode()).hexdigest()[:20]
     return _Request(schema, chosen, files, inputs, tokenizer, part_id)
+
+
+def _schema(folder: InputFolder) -> GraphSchema:
+    """What graph.toml of a folder says; errors name it with its folder."""
+    file = folder.file(GRAPH_FILE)
+    where = posixpath.join(folder.url, GRAPH_FILE)
+    with reading(GRAPH_FILE, hint=f"looked in {folder.url}; a plan names its folder in graph.path"):
+        raw = file.fs.cat_file(file.path)
+    try:
+        return parse_schema(raw.decode("utf-8"), where=where)
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: not valid UTF-8", hint="save it as UTF-8") from None
 
 
 def _build(request: _Request, root: Path, say: Say) -> Path:

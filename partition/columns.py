@@ -83,7 +83,8 @@ class Rows:
             try:
                 return array.cast(pa.large_binary()).cast(pa.large_string())
             except pa.ArrowInvalid:
-                self.fail(first + _first_bad_utf8(array.cast(pa.large_binary())), name, "not valid UTF-8")
+                row = first + _first_bad_utf8(array.cast(pa.large_binary()))
+                self.fail(row, name, "not valid UTF-8", hint="save the table as UTF-8")
         return array
 
 
@@ -91,20 +92,22 @@ def read_ids(rows: Rows, column: str) -> pa.Array:
     """Ids of a node table, int64 or large_string; DataError for a null, a duplicate, another type."""
     ids = rows.column(column)
     if ids.null_count:
-        rows.fail(_first(pc.is_null(ids)), column, "the node has no id")
+        rows.fail(
+            _first(pc.is_null(ids)), column, "the node has no id", hint="give it one or leave the row out"
+        )
     if rows.loose:
         ids = _integers(ids)
     if len(ids) == 0:
         return ids.cast(pa.int64()) if ids.type == pa.null() else ids
     if not (ids.type == pa.int64() or _is_text(ids.type)):
-        rows.fail_column(column, f"an id is an integer or a string, not {ids.type}")
+        rows.fail_column(column, f"an id is an integer or a string, not {ids.type}", hint="convert it")
     codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     if int(codes.max()) + 1 < len(codes):
         _, firsts = np.unique(codes, return_index=True)
         repeated = np.ones(len(codes), dtype=bool)
         repeated[firsts] = False
         row = int(np.argmax(repeated))
-        rows.fail(row, column, f"the id {ids[row].as_py()!r} occurs twice")
+        rows.fail(row, column, f"the id {ids[row].as_py()!r} occurs twice", hint="leave one of the rows out")
     return ids
 
 
@@ -112,7 +115,7 @@ def read_endpoints(rows: Rows, column: str, ids: pa.Array, node_type: str) -> np
     """int64 N: rows of the node table that the ids in an edge table's column stand for."""
     keys = rows.column(column)
     if keys.null_count:
-        rows.fail(_first(pc.is_null(keys)), column, "the edge has no end here")
+        rows.fail(_first(pc.is_null(keys)), column, "the edge has no end here", hint="leave the row out")
     if len(keys) == 0:
         return np.zeros(0, dtype=np.int64)
     if keys.type != ids.type and rows.loose and ids.type == pa.int64():
@@ -126,7 +129,8 @@ def read_endpoints(rows: Rows, column: str, ids: pa.Array, node_type: str) -> np
     found = pc.index_in(keys, value_set=ids) if len(ids) else pa.nulls(len(keys), pa.int32())
     if found.null_count:
         row = _first(pc.is_null(found))
-        rows.fail(row, column, f"no {node_type} node has the id {keys[row].as_py()!r} (dangling edge)")
+        problem = f"dangling edge: no {node_type} node has the id {keys[row].as_py()!r}"
+        rows.fail(row, column, problem, hint="add the node or leave the edge out")
     return np.asarray(found, dtype=np.int64)
 
 
@@ -136,7 +140,7 @@ def read_texts(rows: Rows, column: str) -> pa.Array:
     if texts.type == pa.null():
         texts = texts.cast(pa.large_string())
     if not _is_text(texts.type):
-        rows.fail_column(column, f"a text is a string, not {texts.type}")
+        rows.fail_column(column, f"a text is a string, not {texts.type}", hint="convert it")
     return pc.fill_null(texts, "")
 
 
@@ -146,7 +150,7 @@ def read_splits(rows: Rows, column: str, *, message: bool) -> np.ndarray:
     if names.type == pa.null():
         names = names.cast(pa.large_string())
     if not _is_text(names.type):
-        rows.fail_column(column, f"a split is a string, not {names.type}")
+        rows.fail_column(column, f"a split is a word, not {names.type}", hint="train, valid, test or nothing")
     codes = {**_SPLIT_CODES, **({"message": NO_SPLIT} if message else {})}
     words = pa.array(list(codes), pa.large_string())
     found = pc.index_in(names, value_set=words)
@@ -169,13 +173,14 @@ def read_labels(rows: Rows, column: str, classes: Sequence[str]) -> tuple[np.nda
     if labels.type == pa.int64():
         return _integer_labels(rows, column, labels, classes)
     if not _is_text(labels.type):
-        rows.fail_column(column, f"a label is an integer or a string, not {labels.type}")
+        rows.fail_column(column, f"a label is an integer or a string, not {labels.type}", hint="convert it")
     names = tuple(classes) or tuple(sorted(pc.unique(labels.drop_null()).to_pylist()))
     found = pc.index_in(labels, value_set=pa.array(names, pa.large_string()))
     wrong = pc.and_(pc.is_null(found), pc.is_valid(labels))
     if pc.any(wrong).as_py():
         row = _first(wrong)
-        rows.fail(row, column, f"{labels[row].as_py()!r} is not one of the {len(names)} classes")
+        problem = f"the label {labels[row].as_py()!r} is not one of the {len(names)} classes"
+        rows.fail(row, column, problem, hint="name it in classes of graph.toml, or leave the cell empty")
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32), names
 
 
@@ -189,7 +194,8 @@ def read_features(rows: Rows, columns: Sequence[str]) -> np.ndarray:
     if not finite.all():
         row, position = (int(i) for i in np.argwhere(~finite)[0])
         owners = [name for name, part in zip(columns, parts, strict=True) for _ in range(part.shape[1])]
-        rows.fail(row, owners[position], "a feature is NaN, infinite or too large for float32")
+        problem = "a feature is NaN, infinite or too large for float32"
+        rows.fail(row, owners[position], problem, hint="replace it before")
     return values
 
 
@@ -208,6 +214,8 @@ def _feature(rows: Rows, column: str) -> np.ndarray:
         if (lengths != width).any():
             row = int(np.argmax(lengths != width))
             rows.fail(row, column, f"a list of {lengths[row]} numbers; row 0 has {width}")
+        if width == 0:
+            rows.fail(0, column, "a feature without numbers: its lists are empty")
         array = array.flatten()
     if array.null_count:
         rows.fail(_first(pc.is_null(array)) // width, column, "a feature is empty")
@@ -215,7 +223,9 @@ def _feature(rows: Rows, column: str) -> np.ndarray:
         array = _numbers(rows, column, array)
     numeric = pa.types.is_floating(array.type) or pa.types.is_integer(array.type)
     if not (numeric or pa.types.is_boolean(array.type) or pa.types.is_decimal(array.type)):
-        rows.fail_column(column, f"a feature is a number or a list of numbers, not {array.type}")
+        rows.fail_column(
+            column, f"a feature is a number or a list of numbers, not {array.type}", hint="convert it"
+        )
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     numbers: np.ndarray = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -226,11 +236,11 @@ def _numbers(rows: Rows, column: str, array: pa.Array) -> pa.Array:
     try:
         return array.cast(pa.float64())
     except pa.ArrowInvalid:
-        for row, text in enumerate(array.to_pylist()):
+        for row, text in enumerate(array):
             try:
-                float(text)
-            except ValueError:
-                rows.fail(row, column, f"{text!r} is not a number")
+                text.cast(pa.float64())
+            except pa.ArrowInvalid:
+                rows.fail(row, column, f"{text.as_py()!r} is not a number")
         raise
 
 

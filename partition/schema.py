@@ -80,10 +80,13 @@ class GraphSchema:
     def select(self, relations: Sequence[str]) -> GraphSchema:
         """The schema with these relations only, in the file's order; none named = all of them.
 
-        Node types stay, whether a relation touches them or not. UsageError for an unknown name.
+        Node types stay, whether a relation touches them or not. UsageError for a name that is unknown or
+        given twice.
         """
         known = [edge.name for edge in self.edges]
         for name in relations:
+            if list(relations).count(name) > 1:
+                raise UsageError(f"relations names {name!r} twice", hint="name it once")
             if name not in known:
                 raise UsageError(
                     f"the graph {self.name!r} has no relation {name!r}{nearest(name, known)}",
@@ -139,9 +142,7 @@ def _columns(*names: str) -> tuple[str, ...]:
 def _tables(raw: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Mapping[str, Any]]]:
     tables = raw.get(key, {})
     if not isinstance(tables, Mapping) or not tables:
-        raise UsageError(
-            f"{where}: no [{key}.NAME] table", hint=f"a graph has one or more of them; see {key}"
-        )
+        raise UsageError(f"{where}: no [{key}.NAME] table", hint="a graph has one or more of them")
     for name, table in tables.items():
         if not isinstance(table, Mapping):
             raise UsageError(f"{where}: {key}.{name} = {table!r}: expected a table [{key}.{name}]")

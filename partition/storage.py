@@ -19,9 +19,11 @@ from typing import IO, Any
 
 import fsspec
 
-from partition.errors import DataError, DiskFullError, LMGNNError, StoreError
+from partition.errors import DataError, DiskFullError, LMGNNError, StoreError, UsageError
 
 _CHUNK = 1 << 20
+_REMOTE_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
+"""Libraries under s3fs and fsspec's HTTP whose errors come through as they are."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class InputFolder:
         """A file by a path relative to the folder, an absolute one, or a URL of its own."""
         fs, root = self._root()
         if "://" in path or path.startswith("/"):
-            fs, full = fsspec.core.url_to_fs(path)
+            fs, full = _file_system(path)
         else:
             full = posixpath.join(root, path)
         inside = full.startswith(root.rstrip("/") + "/")
@@ -76,20 +78,31 @@ class InputFolder:
         return found
 
     def _root(self) -> tuple[Any, str]:
-        fs, root = fsspec.core.url_to_fs(self.url)
-        return fs, str(root)
+        return _file_system(self.url)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path in it; UsageError where fsspec has none for it."""
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{url!r} cannot be opened: {error}", hint="check the word before ://") from error
+    return fs, str(path)
 
 
 @contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str, *, hint: str = "check the path in graph.toml") -> Iterator[None]:
     """Report a missing input as DataError and an unreachable one as StoreError."""
     try:
         yield
     except LMGNNError:
         raise
-    except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f"{name}: no such file", hint="check the path in graph.toml") from None
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise DataError(f"{name}: no such file", hint=hint) from None
+    except Exception as error:
+        # Clients of remote stores raise classes of their own, such as botocore's for missing credentials.
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _REMOTE_CLIENTS:
+            raise
         raise StoreError(f"{name}: cannot be read: {error}") from error
 
 

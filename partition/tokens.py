@@ -1,12 +1,14 @@
 """Texts -> token ids, ragged, in the smallest dtype; and where a model's files are.
 
-Owns model names (hub, folder, package:NAME/FOLDER) and tokenization. Never loads model weights.
+Owns model names (hub, folder, package:NAME/FOLDER), what a model's folder must hold, and tokenization.
+Never loads model weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from safetensors import SafetensorError, safe_open
 
 from partition.errors import StoreError, UsageError
 from partition.storage import sha256_of
@@ -30,6 +33,13 @@ _FILES = (
     "*.model",
 )
 """What decides a tokenizer's output."""
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where transformers looks for weights, in this order."""
 _BATCH = 1000
 _REPORT_EVERY = 50_000
 
@@ -87,17 +97,74 @@ def tokenizer_folder(name: str) -> Path:
         return Path(resolved)
     # Imported here: it takes a while, and only hub names need it.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(resolved, allow_patterns=list(_FILES)))
     except HFValidationError as error:
-        raise UsageError(f"model {name!r}: neither a folder nor a hub name: {error}") from None
+        raise UsageError(f"model {name!r}: neither a folder nor a hub name: {_first_line(error)}") from None
+    except RepositoryNotFoundError:
+        raise UsageError(
+            f"model {name!r}: neither a folder nor a model of the Hugging Face hub that you may read",
+            hint="check the name; for a private model log in with `hf auth login`",
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StoreError(
             f"model {name!r}: not to be had from the Hugging Face hub: {_first_line(error)}",
             hint="check the name and the network, or give a local folder",
         ) from error
+
+
+def check_model(folder: Path, *, name: str, max_length: int) -> None:
+    """UsageError where a model cannot serve a job: too few positions, weights missing or torn.
+
+    Asked before anything is built, since trainers would find out minutes later. A folder without config.json
+    is a tokenizer alone; the weights of a hub model are fetched by the trainers. Models that keep positions
+    for padding (RoBERTa's kin) have a few less than their config says; pipeline/lm.py knows the exact number.
+    """
+    if not (folder / "config.json").is_file():
+        return
+    try:
+        positions = int(json.loads((folder / "config.json").read_text()).get("max_position_embeddings") or 0)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"model {name!r}: {folder / 'config.json'}: {_first_line(error)}") from None
+    if 0 < positions < max_length:
+        raise UsageError(
+            f"max_length = {max_length}: model {name!r} has {positions} positions",
+            hint=f"set model.max_length to {positions} or less",
+        )
+    if Path(resolve_model(name)).is_dir():
+        _check_weights(folder, name)
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    """UsageError unless the folder holds weights, whole as far as the header of safetensors tells."""
+    found = next((folder / file for file in _WEIGHTS if (folder / file).is_file()), None)
+    if found is None:
+        raise UsageError(
+            f"model {name!r}: {folder} holds no weights", hint=f"expected {' or '.join(_WEIGHTS)}"
+        )
+    try:
+        shards = [found]
+        if found.suffix == ".json":
+            files = json.loads(found.read_text())["weight_map"].values()
+            shards = [folder / file for file in sorted(set(files))]
+        for shard in shards:
+            if shard.suffix == ".safetensors":
+                with safe_open(shard, framework="numpy"):
+                    continue  # opening it checks the header against the file's size
+            elif not shard.stat().st_size:
+                raise OSError(f"{shard.name} is empty")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UsageError(
+            f"model {name!r}: the weights in {folder} are not whole: {_first_line(error)}",
+            hint="copy or download them again",
+        ) from None
 
 
 def tokenizer_fingerprint(folder: Path) -> str:

@@ -37,6 +37,10 @@ def _check(condition: bool, key: str, value: object, expected: str) -> None:
         raise UsageError(f"{key} = {value!r}: expected {expected}")
 
 
+def _distinct(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == len(names)
+
+
 @dataclass(frozen=True)
 class GraphPlan:
     """Where the tables are."""
@@ -47,6 +51,9 @@ class GraphPlan:
     """Python script, relative to the plan, that makes the folder when called with its path."""
     relations: tuple[str, ...] = ()
     """Relations to load; empty = all of graph.toml. Leave out those that give the answer away."""
+
+    def __post_init__(self) -> None:
+        _check(_distinct(self.relations), "graph.relations", self.relations, "each relation once")
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,7 @@ class TaskPlan:
             _check(not self.full_ranking, "task.full_ranking", True, "false, since classes are asked for")
         if self.kind == "edge_classification":
             _check(len(self.relations) == 1, "task.relations", self.relations, "one relation")
+        _check(_distinct(self.relations), "task.relations", self.relations, "each relation once")
         known = METRICS[self.kind]
         _check(self.metric in ("", *known), "task.metric", self.metric, " or ".join(known))
         _check(
@@ -248,6 +256,7 @@ class StagePlan:
             raise UsageError(f"{where}.task is missing: a {self.kind} stage trains one task")
         if self.kind == "mlm" and self.task:
             raise UsageError(f"{where}.task = {self.task!r}: an mlm stage serves all tasks; leave it out")
+        _check(_distinct(self.relations), f"{where}.relations", self.relations, "each relation once")
         if self.relations and (self.task or self.kind != "graph_lm"):
             raise UsageError(f"{where}.relations is for a graph_lm stage without a task")
 
@@ -341,6 +350,8 @@ def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
         raw = tomllib.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UsageError(f"{path}: no such plan") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
     for override in overrides:
@@ -363,11 +374,11 @@ def _override(raw: dict[str, Any], text: str) -> None:
     node: Any = raw
     for name in parents:
         if isinstance(node, list):
-            found = [item for item in node if item.get("name") == name]
+            found = [item for item in node if isinstance(item, dict) and item.get("name") == name]
             if not found:
                 raise UsageError(f"--set {text}: no stage {name!r}")
             node = found[0]
-        else:
+        elif isinstance(node, dict):
             node = node.setdefault(name, {})
     if not isinstance(node, dict):
         raise UsageError(f"--set {text}: {'.'.join(parents)} holds no keys")

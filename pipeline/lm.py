@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging as transformers_logging
@@ -55,7 +56,7 @@ class TextEncoder(nn.Module):
                 _keep_layers(config, plan.lm_layers)
                 base = _load_base(source, config)
                 tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
                 raise UsageError(
                     f"model.lm = {plan.lm!r}: {source} cannot be loaded: {str(error).splitlines()[0]}",
                     hint="give a Hugging Face encoder with config, weights and tokenizer",
@@ -148,7 +149,7 @@ class TextEncoder(nn.Module):
             try:
                 stored = _load_base(folder, self.base.config)
                 self.base.load_state_dict(stored.state_dict())
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise StoreError(
                     f"{folder} holds no weights for this LM: {str(error).splitlines()[0]}",
                     hint="use the folder and the plan of one run",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -57,4 +58,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UsageError(f"{where} = {value!r}: expected {hint.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where} = {value!r}: expected a finite number")
     return value

@@ -86,7 +86,7 @@ class Tree:
 def make_tree(path: Path) -> Tree:
     for package, files in {
         "partition": ("__init__.py", "errors.py", "manifest.py", "paths.py"),
-        "pipeline": ("__init__.py", "config.py", "plain.py"),
+        "pipeline": ("__init__.py", "config.py", "overview.py", "plain.py", "plan_check.py"),
     }.items():
         (path / package).mkdir(parents=True)
         for name in files:

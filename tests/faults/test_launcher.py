@@ -76,7 +76,8 @@ def test_a_dead_server_ends_the_job(tree: Tree) -> None:
 def test_a_failed_step_passes_its_class_on(tree: Tree) -> None:
     result = tree.run("run", FAKE_PARTITION_EXIT="3")
     assert result.returncode == 3
-    assert "row 7 has no id" in result.stdout
+    assert result.stderr == "error: nodes/paper.parquet: row 7 has no id\n"
+    assert "error" not in result.stdout
     assert outcome(tree)["class"] == "data"
 
 
