@@ -20,6 +20,7 @@ from launch.cluster import ClusterSpec, local_cluster
 from launch.console import Console
 from launch.outcome import PASSED_ON, Interrupted, JobFailed, Outcome, write_atomically
 from launch.plan import HostPorts, LaunchPlan, Paths, make_plan
+from launch.summary import show_results
 from launch.supervisor import Supervisor
 from launch.watch import Interrupts, Watched, write_state
 from partition.errors import LMGNNError, UsageError
@@ -115,9 +116,11 @@ def dry_run(options: RunOptions) -> int:
                 partition = steps.prepare(head, plan, cluster, console)
                 arguments = ["-m", "pipeline", "estimate", "--plan", str(plan_file)]
                 arguments += ["--partition", str(partition), *(["--json"] if options.json else [])]
+                folder = runs.run_dir(options.run_dir) if options.run_dir else runs.home() / "runs"
+                arguments += ["--run-dir", str(folder)]
                 estimate = head.run("estimate", *arguments)
         except JobFailed as error:
-            console.plain(f"error: {error}")
+            sys.stderr.write(f"error: {error}\n")
             return error.exit_code
     launch = replace(launch, partition=str(partition))
     if options.json:
@@ -244,13 +247,13 @@ def _launch_plan(job: Job, ports: tuple[HostPorts, ...]) -> LaunchPlan:
 def _sum_up(job: Job, outcome: Outcome) -> None:
     console = job.console
     if outcome.exit_code == 0:
-        _show_metrics(console, Path(job.paths.run) / "metrics.json")
+        show_results(console, Path(job.paths.run))
         memory = f", {outcome.peak_bytes / 2**30:.1f} GiB at most" if outcome.peak_bytes else ""
         console.say(f"done{memory}; report: {Path(job.paths.run) / 'report.html'}")
         return
     if outcome.first_failed:
         _show_tail(console, JobFailed(outcome.message, outcome.exit_code, outcome.first_failed))
-    console.say(f"error: {outcome.message}")
+    sys.stderr.write(f"error: {outcome.message}\n")
     if outcome.exit_code in (10, 11, 14, 130, 143):
         console.say(f"go on with: {runs.command_to_go_on(job.options.command, job.folder.path)}")
 
@@ -259,15 +262,6 @@ def _show_tail(console: Console, error: JobFailed) -> None:
     failed = error.first_failed
     if failed and failed.tail:
         console.plain(f"--- the last lines of {failed.log}\n{failed.tail}\n---")
-
-
-def _show_metrics(console: Console, path: Path) -> None:
-    tasks = json.loads(path.read_text())["tasks"]
-    rows = []
-    for task, entry in tasks.items():
-        rows.append([task, "LM-GNN", entry["metric"], f"{entry['test']:.4f}"])
-        rows += [[task, name, entry["metric"], f"{v:.4f}"] for name, v in entry.get("baselines", {}).items()]
-    console.table("Test figures", ("task", "model", "metric", ">test"), rows)
 
 
 def _show_processes(console: Console, launch: LaunchPlan) -> None:

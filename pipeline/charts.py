@@ -17,10 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.nodetexts import one_line
+from pipeline.overview import metric_name
 from pipeline.projection import Panel
-from pipeline.runview import NEGATED_LOSS, TIME_PARTS, Evaluation, StageView
+from pipeline.stageview import NEGATED_LOSS, TIME_PARTS, Evaluation, StageView
 
 INK, MUTED, LINE, ACCENT, QUIET = "#010101", "#010102", "#010103", "#010104", "#010105"
 PALETTE = tuple(f"#0102{n:02x}" for n in range(9))
@@ -66,6 +69,9 @@ _STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 _POINTS = 400
+_CLASS_LETTERS = 26
+_DARKEST = 0.6
+"""Opacity of a full cell; the ink above it stays readable, light or dark."""
 
 
 def comparison(metric: str, ours: float, baselines: Mapping[str, float], *, name: str) -> str:
@@ -90,6 +96,30 @@ def comparison(metric: str, ours: float, baselines: Mapping[str, float], *, name
         return _svg(figure, f"comparison-{name}", f"{metric} of LM-GNN and the baselines")
 
 
+def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> str:
+    """True class (rows) by predicted class; cells say how many, their shade the share of the row."""
+    size = len(classes)
+    names = [one_line(c, _CLASS_LETTERS) for c in classes]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 1.5 + 0.34 * size))
+        axes = figure.add_subplot(xlim=(0, size), ylim=(size, 0))
+        for row, of_row in enumerate(counts):
+            for column, count in enumerate(of_row):
+                if count:
+                    shade = _DARKEST * count / sum(of_row)
+                    colour = ACCENT if row == column else MUTED
+                    axes.add_patch(Rectangle((column, row), 1, 1, color=colour, alpha=shade, linewidth=0))
+                    axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", fontsize=8)
+        axes.set_yticks(np.arange(size) + 0.5, names)
+        axes.set_xticks(np.arange(size) + 0.5, names)
+        if max(map(len, names)) > 6:
+            axes.set_xticks(axes.get_xticks(), names, rotation=30, ha="right", rotation_mode="anchor")
+        axes.tick_params(length=0, labelcolor=INK, labelsize=8)
+        axes.set_ylabel("true class")
+        axes.set_xlabel("predicted class")
+        return _svg(figure, f"confusion-{name}", f"Which class of {name} was taken for which")
+
+
 def curves(stage: StageView) -> str:
     """Loss by step and, where there are evaluations, the stage's own metric beside it."""
     valid = stage.validation
@@ -109,7 +139,7 @@ def curves(stage: StageView) -> str:
 
 def metric_label(metric: str) -> str:
     """What a stage's figure on the validation split is called."""
-    return "held-out loss" if metric == NEGATED_LOSS else f"validation {metric.upper()}"
+    return "held-out loss" if metric == NEGATED_LOSS else f"validation {metric_name(metric)}"
 
 
 def times(stages: Sequence[StageView]) -> str:
@@ -208,7 +238,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
+    prefix = re.sub(r"[^A-Za-z0-9-]", lambda letter: f"_{ord(letter[0]):x}_", name)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
     text = re.sub(
         r'<svg width="[^"]*" height="[^"]*"',

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from pipeline.durable import write_whole
 from pipeline.graph import Table
 from pipeline.model import text_types
+from pipeline.naming import task_folder
 from pipeline.objective import Found
 from pipeline.stages import TaskStage
 from pipeline.statefiles import save_tensors
@@ -44,7 +45,7 @@ def export(trainer: Trainer, task: str, rule: TaskStage, tables: Mapping[str, Ta
 
 
 def export_folder(run: Path, task: str) -> Path:
-    return run / "export" / task.replace("/", "%2F")
+    return run / "export" / task_folder(task)
 
 
 def _embeddings(trainer: Trainer, folder: Path, node_type: str, table: Table, names: UserIds) -> None:
@@ -83,7 +84,11 @@ def _predictions(
 def _named(found: Found, names: UserIds) -> pa.Table:
     """The columns of a prediction file."""
     columns: dict[str, Any] = {key: names(node_type, ids) for key, (node_type, ids) in found.nodes.items()}
-    return pa.table(columns | {key: pa.array(values) for key, values in found.columns.items()})
+    for key, values in found.columns.items():
+        column = pa.array(values)
+        # Arrow calls a block without any label a column of nulls, which does not go together with words.
+        columns[key] = column.cast(pa.string()) if column.type == pa.null() else column
+    return pa.table(columns)
 
 
 def _head(trainer: Trainer, folder: Path, task: str, rule: TaskStage) -> None:
@@ -91,12 +96,15 @@ def _head(trainer: Trainer, folder: Path, task: str, rule: TaskStage) -> None:
     head = rule.head()
     with _whole(folder / "head.safetensors") as path:
         save_tensors(path, dict(head.state_dict()))
-    manifest, plan = trainer.graph.manifest, trainer.plan.tasks[task]
+    manifest, plan, width = trainer.graph.manifest, trainer.plan.tasks[task], trainer.plan.model.hidden
+    if rule.text_only:  # the task's last stage had a head over text embeddings
+        plan = replace(plan, scorer=plan.text_scorer)
+        width = max(encoder.width for encoder in trainer.model.text.distinct())
     of = manifest.node_type(plan.node_type) if plan.node_type else manifest.relation(plan.relations[0])
     described = {
         "task": task,
         "plan": asdict(plan),
-        "width": trainer.plan.model.hidden,
+        "width": width,
         "classes": list(of.classes) if plan.kind != "link_prediction" else [],
         "ends": {name: list(trainer.model.ends[name]) for name in plan.relations},
     }

@@ -7,19 +7,12 @@ graph's tables. Never ranks anything, never writes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from partition.errors import LMGNNError
-from partition.schema import NodeSchema, parse_schema
-from partition.storage import InputFolder
-from partition.tables import load_tables, table_files
+from pipeline.nodetexts import Texts, node_texts, one_line
 
-Texts = Mapping[tuple[str, str], str]
-"""(node type, the user's id) -> text."""
 _QUERY_LETTERS = 260
 _CANDIDATE_LETTERS = 110
 
@@ -76,7 +69,7 @@ def read_examples(before: Any, after: Any, graph: str, missing: list[str]) -> tu
     texts: Texts = {}
     if pairs:
         try:
-            texts = _texts(graph, [entry for pair in pairs for entry in pair])
+            texts = node_texts(graph, _wanted([entry for pair in pairs for entry in pair]))
         except (LMGNNError, OSError, ValueError, ImportError) as error:
             missing.append(f"Texts of the ranking examples could not be read, ids stand alone: {error}.")
     return tuple(_example(first, last, texts) for first, last in pairs)
@@ -104,7 +97,7 @@ def _ranking(entry: Mapping[str, Any], texts: Texts) -> Ranking:
     best = [
         Candidate(
             id=str(item["id"]),
-            text=_short(texts.get((ends, str(item["id"])), ""), _CANDIDATE_LETTERS),
+            text=one_line(texts.get((ends, str(item["id"])), ""), _CANDIDATE_LETTERS),
             score=float(item["score"]),
             true=bool(item["true"]),
         )
@@ -118,42 +111,20 @@ def _example(first: Mapping[str, Any], last: Mapping[str, Any], texts: Texts) ->
     return Example(
         relation=relation,
         query=query,
-        query_text=_short(texts.get((last["source_type"], query), ""), _QUERY_LETTERS),
+        query_text=one_line(texts.get((last["source_type"], query), ""), _QUERY_LETTERS),
         true=true,
-        true_text=_short(texts.get((last["destination_type"], true), ""), _CANDIDATE_LETTERS),
+        true_text=one_line(texts.get((last["destination_type"], true), ""), _CANDIDATE_LETTERS),
         candidates=int(last.get("candidates") or 0),
         before=_ranking(first, texts),
         after=_ranking(last, texts),
     )
 
 
-def _texts(graph: str, entries: Sequence[Mapping[str, Any]]) -> Texts:
-    """Texts of every node that the entries name, from the tables of their types alone."""
+def _wanted(entries: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Every node that the entries name, by type."""
     wanted: dict[str, set[str]] = {}
     for entry in entries:
         wanted.setdefault(entry["source_type"], set()).add(str(entry["query"]))
         ends = wanted.setdefault(entry["destination_type"], set())
         ends |= {str(entry["true"]), *(str(item["id"]) for item in entry["best"])}
-    folder = InputFolder(graph)
-    with folder.file("graph.toml").open() as stream:
-        schema = parse_schema(stream.read().decode(), where=f"{graph}/graph.toml")
-    nodes = tuple(
-        NodeSchema(node.name, node.path, node.id, text=node.text)
-        for node in schema.nodes
-        if node.name in wanted and node.text
-    )
-    schema = replace(schema, nodes=nodes, edges=())
-    found: dict[tuple[str, str], str] = {}
-    for name, table in load_tables(schema, table_files(schema, folder)).nodes.items():
-        ids = pc.cast(table.ids, pa.large_string())
-        chosen = pc.is_in(ids, value_set=pa.array(sorted(wanted[name]), pa.large_string()))
-        if table.texts is not None:
-            texts = table.texts.filter(chosen).to_pylist()
-            found |= {(name, i): text for i, text in zip(ids.filter(chosen).to_pylist(), texts, strict=True)}
-    return found
-
-
-def _short(text: str, letters: int) -> str:
-    """One line of at most so many letters."""
-    line = " ".join((text or "").split())
-    return line if len(line) <= letters else line[: letters - 1].rstrip() + "…"
+    return wanted

@@ -23,8 +23,11 @@ from partition.manifest import SPLITS, PartitionManifest
 from pipeline import charts
 from pipeline.durable import write_whole
 from pipeline.events import clock
+from pipeline.overview import metric_name
 from pipeline.projection import project
-from pipeline.runview import RunView, StageView, read_run
+from pipeline.results import Result, results_of
+from pipeline.runview import RunView, read_run
+from pipeline.stageview import StageView
 
 WHAT_STAGES_DO = {
     "mlm": (
@@ -35,6 +38,10 @@ WHAT_STAGES_DO = {
         "graph-aware language model",
         "The language model learns the graph: texts of connected nodes are drawn together, "
         "by link prediction on text embeddings alone.",
+    ),
+    "task_lm": (
+        "language model alone",
+        "The language model learns the task through the texts of its targets, without the graph.",
     ),
     "gnn_warm": (
         "warm start of the GNN",
@@ -55,23 +62,6 @@ _SECRETS = (
     re.compile(r"(://)[^/\s@\"']+(?=@)"),
     re.compile(r"(?i)([?&](?:x-amz-[\w-]+|signature|sig|awsaccesskeyid)=)[^&\s\"']+"),
 )
-
-
-@dataclass(frozen=True)
-class Result:
-    """One task beside its baselines."""
-
-    task: str
-    metric: str
-    test: float
-    valid: float | None
-    rows: tuple[tuple[str, float, float], ...]
-    """(name, test figure, LM-GNN's minus it), best first."""
-    chart: Markup
-
-    @property
-    def best_baseline(self) -> tuple[str, float] | None:
-        return max(((n, v) for n, v, _ in self.rows), key=lambda row: row[1], default=None)
 
 
 @dataclass(frozen=True)
@@ -103,14 +93,16 @@ def render(run_folder: str | Path) -> str:
         "count": _count,
         "size": _size,
         "signed": _signed,
+        "metric": metric_name,
     }
-    results = tuple(_result(name, task) for name, task in run.tasks.items() if _finite(task.get("test")))
+    results = results_of(run)
     figure_1 = _projection(run, notes)
     timed = [stage for stage in run.stages if stage.seconds > 0]
     return environment.get_template("report.html").render(
         run=run,
         headline=_headline(run, results),
         results=results,
+        titles={kind: title for kind, (title, _) in WHAT_STAGES_DO.items()},
         stages=[_stage_result(stage, run) for stage in run.stages],
         examples=run.examples[:MOST_EXAMPLES],
         projection=figure_1,
@@ -156,19 +148,10 @@ def _headline(run: RunView, results: Sequence[Result]) -> str:
         return f"This run {state}; {_plural(len(run.stages), 'stage')} began {place}."
     sentences = []
     for result in results:
-        best = result.best_baseline
-        beside = f" (best baseline: {best[0]} {_figure(best[1])})" if best else ""
-        sentences.append(f"{result.metric} {_figure(result.test)} on {result.task}{beside}")
+        line, best = result.line, result.line.best
+        beside = f" (best baseline: {best.name} {_figure(best.value)})" if best else ""
+        sentences.append(f"{metric_name(line.metric)} {_figure(line.test)} on {line.task}{beside}")
     return f"LM-GNN reaches {'; '.join(sentences)}, {place}."
-
-
-def _result(name: str, task: Mapping[str, Any]) -> Result:
-    metric, test = str(task.get("metric", "metric")).upper(), float(task["test"])
-    baselines = {str(k): float(v) for k, v in (task.get("baselines") or {}).items() if _finite(v)}
-    rows = sorted(((n, v, test - v) for n, v in baselines.items()), key=lambda row: -row[1])
-    valid = task.get("valid")
-    chart = Markup(charts.comparison(metric, test, baselines, name=name))
-    return Result(name, metric, test, None if valid is None else float(valid), tuple(rows), chart)
 
 
 def _stage_result(stage: StageView, run: RunView) -> StageResult:
@@ -183,7 +166,8 @@ def _stage_result(stage: StageView, run: RunView) -> StageResult:
 def _projection(run: RunView, notes: list[str]) -> Mapping[str, Any] | None:
     path = run.folder / "report" / "projection.npz"
     if not path.exists():
-        notes.append("No embeddings were recorded for the two-dimensional picture.")
+        if run.predicts_links:
+            notes.append("No embeddings were recorded for the two-dimensional picture.")
         return None
     try:
         seen = project(path)
@@ -249,10 +233,6 @@ def _story(run: RunView) -> list[str]:
             f"{failed.get('reading') or failed.get('returncode')}."
         )
     return [redact(sentence) for sentence in story]
-
-
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(float(value))
 
 
 def _command(command: object) -> str:
