@@ -167,6 +167,10 @@ def _do(job: Job) -> None:
     logs = Path(job.paths.run) / "logs" / "steps"
     with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
         partition = steps.prepare(head, job.plan, job.cluster, job.console)
+        job.console.say("looking for leaks")
+        plan, leaks = Path(job.paths.run) / "plan.json", Path(job.paths.run) / "leaks.json"
+        arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
+        head.run("leaks", "-m", "pipeline", "leaks", *arguments)
     job.paths = replace(job.paths, partition=str(partition))
     _train(job)
     with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
