@@ -1,14 +1,13 @@
 """Makes the graph of Python packages: `python build.py OUT_FOLDER`.
 
 Reads the installed packages below with `ast` and writes Parquet tables and graph.toml. Owns the
-choice of packages, the splits and the tables. A folder appears whole or not at all, and a folder
+choice of packages and the tables. A folder appears whole or not at all, and a folder
 made of the same sources by the same builder is left as it is. Never imports what it reads.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -27,8 +26,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # also under `python -P`
 
 from corpus import Corpus, corpus_files, find_packages, hash_files, read_corpus  # noqa: E402
-from resolve import Pair, Relations, find_relations  # noqa: E402
-from wording import Masker, contains, module_text, name_words, own_words, symbol_text  # noqa: E402
+from kinds import KINDS  # noqa: E402
+from questions import ask_modules, ask_uses  # noqa: E402
+from resolve import Pair, find_relations  # noqa: E402
+from wording import masked_texts  # noqa: E402
 
 PACKAGES = (
     "click",
@@ -50,9 +51,11 @@ PACKAGES = (
 """Pure Python, in the lock because the project or one of its dependencies needs them, with
 docstrings on most public names."""
 
-POPULAR = 100
-"""Targets used by more symbols than this (error classes, decorators) are no question worth asking."""
 MARKER = "corpus.json"
+
+COMMON = (3, 2)
+"""A parameter is a node if at least 3 symbols of at least 2 packages take one of this name: others
+tell the package and nothing else."""
 
 GRAPH_TOML = """\
 name = "python_packages"
@@ -66,139 +69,120 @@ text = "text"
 path = "nodes/module.parquet"
 id = "id"
 text = "text"
+label = "label"
+classes = {module_classes}
+split = "split"
 
-[nodes.package]
-path = "nodes/package.parquet"
+[nodes.parameter]
+path = "nodes/parameter.parquet"
 id = "id"
-"""
 
-ENDS = {
-    "uses": ("symbol", "symbol"),
-    "inherits": ("symbol", "symbol"),
-    "defined_in": ("symbol", "module"),
-    "part_of": ("module", "package"),
-    "imports": ("module", "module"),
-}
+[edges.uses]
+path = "edges/uses.parquet"
+source = "symbol"
+destination = "symbol"
+label = "label"
+classes = {uses_classes}
+split = "split"
+
+[edges.inherits]
+path = "edges/inherits.parquet"
+source = "symbol"
+destination = "symbol"
+
+[edges.takes]
+path = "edges/takes.parquet"
+source = "symbol"
+destination = "parameter"
+
+[edges.defined_in]
+path = "edges/defined_in.parquet"
+source = "symbol"
+destination = "module"
+
+[edges.imports]
+path = "edges/imports.parquet"
+source = "module"
+destination = "module"
+"""
 
 
 @dataclass(frozen=True)
 class Graph:
-    nodes: Mapping[str, Mapping[str, str]]
-    """Node type -> id -> text; packages have none."""
-    edges: Mapping[str, Sequence[Pair]]
-    splits: Mapping[Pair, str]
-    """Edge of "uses" -> train, valid, test or message."""
+    nodes: Mapping[str, pa.Table]
+    edges: Mapping[str, pa.Table]
+    toml: str
     reasons: Mapping[str, int]
-    """Why edges are no targets -> how many."""
+    """Why `uses` edges are no targets -> how many."""
 
 
 def make_graph(corpus: Corpus) -> Graph:
-    """Relations, splits and masked texts of a corpus."""
+    """Relations, labels, splits and masked texts of a corpus."""
     relations = find_relations(corpus)
-    uses = sorted(p for p in relations.uses if not _inherited(p, relations))
-    popularity = Counter(target for _, target in uses)
-    splits: dict[Pair, str] = {}
-    reasons: Counter[str] = Counter()
-    for pair in uses:
-        reason = _no_question(pair, corpus, popularity[pair[1]])
-        reasons[reason or "target"] += 1
-        splits[pair] = "message" if reason else hashed_split(pair)
-    nodes = _texts(corpus, [pair for pair in uses if splits[pair] != "message"])
+    uses = ask_uses(corpus, relations)
+    modules = ask_modules(corpus)
+    targets = [pair for pair, split in uses.splits.items() if split != "message"]
+    texts = masked_texts(corpus, targets)
+    takes = common_parameters(corpus)
+    nodes = {
+        "symbol": _table(id=texts.symbols.keys(), text=texts.symbols.values()),
+        "module": _table(
+            id=texts.modules.keys(),
+            text=texts.modules.values(),
+            label=[modules.labels.get(name) for name in texts.modules],
+            split=[modules.splits.get(name) for name in texts.modules],
+        ),
+        "parameter": _table(id=sorted({name for _, name in takes})),
+    }
     edges = {
-        "uses": uses,
-        "inherits": sorted(relations.inherits),
-        "defined_in": sorted((s.id, s.module) for s in corpus.symbols.values()),
-        "part_of": sorted((m.name, m.package) for m in corpus.modules.values()),
-        "imports": sorted(relations.imports),
+        "uses": _edges(
+            uses.splits,
+            label=[relations.uses[pair] for pair in uses.splits],
+            split=uses.splits.values(),
+        ),
+        "inherits": _edges(sorted(relations.inherits)),
+        "takes": _edges(takes),
+        "defined_in": _edges(sorted((s.id, s.module) for s in corpus.symbols.values())),
+        "imports": _edges(sorted(relations.imports)),
     }
-    return Graph(nodes, edges, splits, reasons)
+    toml = GRAPH_TOML.format(
+        module_classes=json.dumps(sorted(set(modules.labels.values()))), uses_classes=json.dumps(KINDS)
+    )
+    return Graph(nodes, edges, toml, uses.reasons)
 
 
-def _inherited(pair: Pair, relations: Relations) -> bool:
-    """A subclass that names its base: "inherits" would reveal the edge, so it is that alone."""
-    return pair in relations.inherits or pair[::-1] in relations.inherits
+def common_parameters(corpus: Corpus) -> list[Pair]:
+    """(symbol, parameter) in order, for the parameters that are nodes."""
+    takers: dict[str, set[str]] = defaultdict(set)
+    for symbol in corpus.symbols.values():
+        for name in symbol.parameters():
+            takers[name].add(symbol.id)
+    symbols, packages = COMMON
+    return sorted(
+        (symbol, name)
+        for name, taken_by in takers.items()
+        if len(taken_by) >= symbols
+        and len({corpus.modules[corpus.symbols[s].module].package for s in taken_by}) >= packages
+        for symbol in taken_by
+    )
 
 
-def _no_question(pair: Pair, corpus: Corpus, popularity: int) -> str:
-    """Why a pair carries messages only; "" if it may be asked for."""
-    source, target = (corpus.symbols[end] for end in pair)
-    if popularity > POPULAR:
-        return "popular target"
-    if _top_class(source.id) and _top_class(source.id) == _top_class(target.id):
-        return "same class"
-    words = name_words(target.name)
-    if not words or contains(own_words(source), words):
-        return "name within the source's name"
-    return ""
+def _edges(pairs: Iterable[Pair], **columns: Iterable[str]) -> pa.Table:
+    pairs = list(pairs)
+    return _table(src_id=[a for a, _ in pairs], dst_id=[b for _, b in pairs], **columns)
 
 
-def _top_class(symbol: str) -> str:
-    """Id up to the outermost name: shared by a class, its methods and its nested classes."""
-    module, _, path = symbol.partition(":")
-    return f"{module}:{path.partition('.')[0]}"
-
-
-def hashed_split(pair: Pair) -> str:
-    """80 % train, 10 % valid, 10 % test. Both directions of a pair fall into the same split, so
-    that a -> b in training does not tell b -> a in the test."""
-    digest = hashlib.sha256("\0".join(sorted(pair)).encode()).digest()
-    draw = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if draw < 0.8 else "valid" if draw < 0.9 else "test"
-
-
-def _texts(corpus: Corpus, targets: Iterable[Pair]) -> dict[str, dict[str, str]]:
-    linked: dict[str, set[str]] = defaultdict(set)
-    linked_modules: dict[str, set[str]] = defaultdict(set)
-    for source, target in targets:
-        a, b = corpus.symbols[source], corpus.symbols[target]
-        linked[source].add(b.name)
-        linked[target].add(a.name)
-        if a.module != b.module:  # the text of the module that both share prefers no candidate in it
-            linked_modules[a.module].add(b.name)
-            linked_modules[b.module].add(a.name)
-    masker = Masker(s.name for s in corpus.symbols.values())
-    symbols = sorted(corpus.symbols.values(), key=lambda s: s.id)
-    modules = sorted(corpus.modules.values(), key=lambda m: m.name)
-    return {
-        "symbol": {s.id: symbol_text(s, masker, linked[s.id]) for s in symbols},
-        "module": {m.name: module_text(m, masker, linked_modules[m.name]) for m in modules},
-        "package": {name: "" for name in sorted({m.package for m in modules})},
-    }
+def _table(**columns: Iterable[str | None]) -> pa.Table:
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
 def write_graph(graph: Graph, folder: Path) -> None:
     """Tables and graph.toml into an existing folder."""
-    (folder / "nodes").mkdir()
-    (folder / "edges").mkdir()
-    toml = GRAPH_TOML
-    for name, texts in graph.nodes.items():
-        columns = {"id": pa.array(texts.keys(), pa.string())}
-        if name != "package":
-            columns["text"] = pa.array(texts.values(), pa.string())
-        pq.write_table(pa.table(columns), folder / "nodes" / f"{name}.parquet")
-    for name, pairs in graph.edges.items():
-        columns = {
-            "src_id": pa.array([a for a, _ in pairs], pa.string()),
-            "dst_id": pa.array([b for _, b in pairs], pa.string()),
-        }
-        if name == "uses":
-            columns["split"] = pa.array([graph.splits[pair] for pair in pairs], pa.string())
-        pq.write_table(pa.table(columns), folder / "edges" / f"{name}.parquet")
-        toml += _edge_toml(name)
-    (folder / "graph.toml").write_text(toml)
-
-
-def _edge_toml(name: str) -> str:
-    source, destination = ENDS[name]
-    lines = [
-        f"\n[edges.{name}]",
-        f'path = "edges/{name}.parquet"',
-        f'source = "{source}"',
-        f'destination = "{destination}"',
-        'source_id = "src_id"',
-        'destination_id = "dst_id"',
-    ]
-    return "\n".join([*lines, *(['split = "split"'] if name == "uses" else [])]) + "\n"
+    for kind, tables in (("nodes", graph.nodes), ("edges", graph.edges)):
+        (folder / kind).mkdir()
+        for name, table in tables.items():
+            pq.write_table(table, folder / kind / f"{name}.parquet")
+    (folder / "graph.toml").write_text(graph.toml)
 
 
 def builder_hash() -> str:
@@ -228,10 +212,13 @@ def build(roots: Mapping[str, Path], out: Path) -> dict[str, Any]:
         **key,
         "packages": sorted(roots),
         "files": len(files),
-        "nodes": {name: len(texts) for name, texts in graph.nodes.items()},
-        "edges": {name: len(pairs) for name, pairs in graph.edges.items()},
-        "uses": dict(sorted(Counter(graph.splits.values()).items())),
+        "nodes": {name: len(table) for name, table in graph.nodes.items()},
+        "edges": {name: len(table) for name, table in graph.edges.items()},
+        "uses": _counts(graph.edges["uses"]["split"]),
+        "kinds": _counts(graph.edges["uses"]["label"]),
         "why": dict(sorted(graph.reasons.items())),
+        "modules": _counts(graph.nodes["module"]["split"]),
+        "labels": _counts(graph.nodes["module"]["label"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -244,6 +231,10 @@ def build(roots: Mapping[str, Path], out: Path) -> dict[str, Any]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return {**facts, "found": False}
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted(Counter(value or "none" for value in column.to_pylist()).items()))
 
 
 def _replace(fresh: Path, out: Path) -> None:
@@ -274,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     print(f"{'found' if facts['found'] else 'made'} {out} in {time.perf_counter() - start:.1f} s")
     print(f"corpus {facts['corpus']} ({facts['files']} files of {', '.join(facts['packages'])})")
-    for name in ("nodes", "edges", "uses", "why"):
+    for name in ("nodes", "edges", "uses", "kinds", "why", "modules", "labels"):
         print(f"{name}: " + ", ".join(f"{count} {what}" for what, count in facts[name].items()))
     return 0
 

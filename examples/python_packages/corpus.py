@@ -45,6 +45,21 @@ class Symbol:
         """That of the first definition that has one."""
         return next((d for d in (ast.get_docstring(node) for node in self.definitions) if d), "")
 
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the first definition's parameters, for a class those of __init__; without self,
+        cls, *args and **kwargs."""
+        functions: list[ast.FunctionDef | ast.AsyncFunctionDef]
+        for node in self.definitions:
+            if isinstance(node, ast.ClassDef):
+                functions = [s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"]
+            else:
+                functions = [node]
+            for function in functions:
+                given = function.args
+                names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+                return tuple(name for name in names if name not in ("self", "cls"))
+        return ()
+
 
 @dataclass
 class Module:
@@ -58,6 +73,8 @@ class Module:
     """Modules whose names are taken in by `from … import *`."""
     imports: set[str] = field(default_factory=set)
     """Dotted names that the top level imports; the last part may be a name inside a module."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Short name -> the module that `import … as …` at the top gives it to."""
 
 
 @dataclass
@@ -163,6 +180,7 @@ def _bind_top(corpus: Corpus, module: Module) -> None:
                 module.imports.add(f"{binding.module}.{binding.name}".rstrip("."))
             if isinstance(statement, ast.Import):
                 module.imports.update(alias.name for alias in statement.names)
+                module.aliases.update({a.asname: a.name for a in statement.names if a.asname})
 
 
 def is_dunder(name: str) -> bool:

@@ -4,7 +4,7 @@ Resolved: names defined or imported in the module (through re-exports and star i
 imported inside the function, `module.name`, `Class.method`, `self.method`, `cls.method` and
 `super().method` along the bases within the corpus. Left out: whatever a local variable may hide,
 attributes of other objects, and strings that are evaluated later. A reference to a class by a
-call is a use of the class. Owns no text and no split.
+call is a use of the class. Owns no text and no split; kinds.py says what a reference is for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from corpus import Binding, Corpus, Definition, Module, Symbol, import_bindings, is_dunder, statements
+from kinds import KINDS, children
 
 Pair = tuple[str, str]
 PROPERTY_PARTS = {"setter", "getter", "deleter"}
@@ -22,9 +23,10 @@ PROPERTY_PARTS = {"setter", "getter", "deleter"}
 
 @dataclass
 class Relations:
-    """Pairs of ids, (source, destination), without repeats."""
+    """Pairs of ids, (source, destination), without repeats and without a pair of the same."""
 
-    uses: set[Pair] = field(default_factory=set)
+    uses: dict[Pair, str] = field(default_factory=dict)
+    """Pair -> the first of KINDS that the source refers to the destination by."""
     inherits: set[Pair] = field(default_factory=set)
     imports: set[Pair] = field(default_factory=set)
 
@@ -34,13 +36,14 @@ def find_relations(corpus: Corpus) -> Relations:
     resolver = Resolver(corpus)
     found = Relations()
     for symbol in corpus.symbols.values():
-        found.inherits.update((symbol.id, base) for base in resolver.bases(symbol.id))
+        found.inherits.update((symbol.id, base) for base in resolver.bases(symbol.id) if base != symbol.id)
         for node in symbol.definitions:
-            found.uses.update((symbol.id, target) for target in resolver.references(symbol, node))
+            for target, kind in resolver.references(symbol, node):
+                if target != symbol.id:
+                    known = found.uses.get((symbol.id, target), kind)
+                    found.uses[symbol.id, target] = min(known, kind, key=KINDS.index)
     for module in corpus.modules.values():
-        found.imports.update((module.name, target) for target in resolver.imported(module))
-    for pairs in (found.uses, found.inherits, found.imports):
-        pairs.difference_update({pair for pair in pairs if pair[0] == pair[1]})
+        found.imports.update((module.name, t) for t in resolver.imported(module) if t != module.name)
     return found
 
 
@@ -90,41 +93,45 @@ class Resolver:
             self._bases[class_id] = tuple(found)
         return self._bases[class_id]
 
-    def references(self, symbol: Symbol, node: Definition) -> Iterator[str]:
-        """Ids of the symbols that one definition refers to."""
+    def references(self, symbol: Symbol, node: Definition) -> Iterator[tuple[str, str]]:
+        """Ids of the symbols that one definition refers to, each with the kind of the reference."""
         module = self._corpus.modules[symbol.module]
         if not isinstance(node, ast.ClassDef):
-            yield from self._walk(node, _function_scope(node, module, symbol.owner))
+            yield from self._walk(node, _function_scope(node, module, symbol.owner), "value")
             return
         inner = list(statements(node.body))
         plain = [s for s in inner if not hasattr(s, "body")]
         methods = {s.name for s in inner if isinstance(s, Definition)}
         scope = Scope(module, hidden=methods | _stored(n for s in plain for n in ast.walk(s)))
         for statement in plain:
-            yield from self._walk(statement, scope)
+            yield from self._walk(statement, scope, "value")
         for statement in inner:
             if not isinstance(statement, Definition):
                 continue
             if is_dunder(statement.name) and not isinstance(statement, ast.ClassDef):
-                yield from self._walk(statement, _function_scope(statement, module, symbol.id))
-        for outside in (*node.decorator_list, *node.keywords):
-            yield from self._walk(outside, Scope(module))
+                yield from self._walk(statement, _function_scope(statement, module, symbol.id), "value")
+        for decorator in node.decorator_list:
+            yield from self._walk(decorator, Scope(module), "decorator")
+        for keyword in node.keywords:
+            yield from self._walk(keyword, Scope(module), "value")
 
-    def _walk(self, node: ast.AST, scope: Scope) -> Iterator[str]:
+    def _walk(self, node: ast.AST, scope: Scope, kind: str) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Attribute) and node.attr in PROPERTY_PARTS:
             return
         if isinstance(node, ast.Name | ast.Attribute):
             target = self._chain(node, scope)
             if isinstance(target, Symbol):
-                yield target.id
+                # of Class.unknown() only the class is known, and it is not what gets called
+                whole = isinstance(node, ast.Name) or node.attr == target.name
+                yield target.id, kind if whole else "value"
             root: ast.AST = node
             while isinstance(root, ast.Attribute):
                 root = root.value
             if not isinstance(root, ast.Name):
-                yield from self._walk(root, scope)
+                yield from self._walk(root, scope, "value")
             return
-        for child in ast.iter_child_nodes(node):
-            yield from self._walk(child, scope)
+        for child, what_for in children(node, kind):
+            yield from self._walk(child, scope, what_for)
 
     def _chain(self, node: ast.AST, scope: Scope) -> Symbol | Module | None:
         """The last symbol or module along root.a.b.c that is known; None if the root is not."""

@@ -116,6 +116,7 @@ def _load() -> ModuleType:
 
 
 builder = _load()
+questions, wording = sys.modules["questions"], sys.modules["wording"]  # imported by it
 
 
 def _write(folder: Path, sources: dict[str, str]) -> Path:
@@ -163,15 +164,12 @@ def test_a_base_class_is_inherited_and_not_used(shop: Path) -> None:
     assert ("shop.till:Till", "shop.base:Base") not in _pairs(shop, "uses")
 
 
-def test_modules_and_packages_are_joined(shop: Path) -> None:
+def test_modules_and_symbols_are_joined(shop: Path) -> None:
     assert set(_pairs(shop, "imports")) == {
         ("shop", "shop.till"),
         ("shop.till", "shop.base"),
         ("shop.till", "shop.prices"),
         ("shop.prices", "shop"),
-    }
-    assert set(_pairs(shop, "part_of")) == {
-        (m, "shop") for m in ("shop", "shop.base", "shop.till", "shop.prices")
     }
     assert set(_pairs(shop, "defined_in")) == {
         (symbol, symbol.partition(":")[0]) for symbol in _texts(shop, "symbol")
@@ -194,7 +192,7 @@ def test_a_text_says_its_own_name_and_masks_the_names_of_others(shop: Path) -> N
 
 
 def test_module_texts_mask_names_as_well(shop: Path) -> None:
-    assert _texts(shop, "module")["shop"] == "module shop: A shop. See [SYM] and `[SYM]`."
+    assert _texts(shop, "module")["shop"] == "module [SYM]: A [SYM]. See [SYM] and `[SYM]`."
 
 
 def test_a_class_shows_the_arguments_of_its_initialiser(shop: Path) -> None:
@@ -215,13 +213,39 @@ def test_a_class_shows_the_arguments_of_its_initialiser(shop: Path) -> None:
     ],
 )
 def test_masking(text: str, linked: list[str], expected: str) -> None:
-    assert builder.Masker(["open_file", "Graph", "mode"])(text, linked) == expected
+    assert wording.Masker(["open_file", "Graph", "mode"], ["shop", "net2"])(text, linked) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("shop.till and Shop, shopping", "[SYM].till and [SYM], shopping"),
+        ("a net 2 error in Net2", "a [SYM] error in [SYM]"),
+        ("workshop", "workshop"),
+    ],
+)
+def test_names_of_packages_are_masked_however_they_are_joined(text: str, expected: str) -> None:
+    masker = wording.Masker([], ["shop", "net2"])
+    assert masker(text, []) == masker.words(text.split()) == expected
+
+
+def test_short_names_of_packages_count_as_their_names(tmp_path: Path) -> None:
+    _write(tmp_path, {"net2/__init__.py": "", "net2/a.py": '"""nt and net"""\nimport net2 as nt'})
+    builder.build({"net2": tmp_path / "net2"}, tmp_path / "graph")
+    assert _texts(tmp_path / "graph", "module")["net2.a"] == "module [SYM] a: [SYM] and [SYM]"
+
+
+def test_no_docstring_is_cut_inside_a_name(tmp_path: Path) -> None:
+    words = "x" * (wording.DOCSTRING_LETTERS - 4)
+    _write(tmp_path, {"p/__init__.py": f'"""{words} open_file"""\ndef open_file(): pass'})
+    builder.build({"p": tmp_path / "p"}, tmp_path / "graph")
+    assert _texts(tmp_path / "graph", "module")["p"] == f"module [SYM]: {words}"
 
 
 def test_a_name_is_found_in_another_however_it_is_cut() -> None:
-    assert builder.contains(("make", "progressbar"), ("progress", "bar"))
-    assert builder.contains(("progress", "bar", "maker"), ("progressbar",))
-    assert not builder.contains(("progress", "bars"), ("progress", "bar"))
+    assert wording.contains(("make", "progressbar"), ("progress", "bar"))
+    assert wording.contains(("progress", "bar", "maker"), ("progressbar",))
+    assert not wording.contains(("progress", "bars"), ("progress", "bar"))
 
 
 @pytest.mark.parametrize(
@@ -234,25 +258,107 @@ def test_a_name_is_found_in_another_however_it_is_cut() -> None:
     ],
 )
 def test_names_fall_into_words(name: str, words: tuple[str, ...]) -> None:
-    assert builder.name_words(name) == words
+    assert wording.name_words(name) == words
 
 
 def test_both_directions_of_a_pair_share_their_split() -> None:
     pairs = [(f"a{i}", f"b{i}") for i in range(200)]
-    assert [builder.hashed_split(p) for p in pairs] == [builder.hashed_split(p[::-1]) for p in pairs]
+    assert [questions.edge_split(p) for p in pairs] == [questions.edge_split(p[::-1]) for p in pairs]
 
 
 def test_splits_are_eighty_ten_ten() -> None:
-    splits = [builder.hashed_split((f"a{i}", "b")) for i in range(20_000)]
+    splits = [questions.edge_split((f"a{i}", "b")) for i in range(20_000)]
     for name, share in (("train", 0.8), ("valid", 0.1), ("test", 0.1)):
         assert abs(splits.count(name) / len(splits) - share) < 0.01  # 3.5 standard deviations
 
 
+def test_modules_are_split_sixty_fifteen_twenty_five() -> None:
+    splits = [questions.node_split(f"p.m{i}") for i in range(20_000)]
+    for name, share in (("train", 0.6), ("valid", 0.15), ("test", 0.25)):
+        assert abs(splits.count(name) / len(splits) - share) < 0.0125  # 3.5 standard deviations
+
+
+def test_only_modules_of_large_packages_have_a_label(tmp_path: Path) -> None:
+    modules = {f"p/m{i}.py": "" for i in range(questions.SMALLEST_CLASS)}
+    _write(tmp_path, {**modules, "q/__init__.py": "def f(): pass"})
+    builder.build({"p": tmp_path / "p", "q": tmp_path / "q"}, tmp_path / "graph")
+    table = pq.read_table(tmp_path / "graph" / "nodes" / "module.parquet").to_pydict()
+    found = dict(zip(table["id"], zip(table["label"], table["split"], strict=True), strict=True))
+    assert found.pop("q") == (None, None)
+    assert found == {m: ("p", questions.node_split(m)) for m in found}
+    assert tomllib.loads((tmp_path / "graph" / "graph.toml").read_text())["nodes"]["module"]["classes"] == [
+        "p"
+    ]
+
+
+REFERENCES = """
+    class A: pass
+    class B(A): pass
+    class E: pass
+    class S:
+        name = A
+    def wrap(f): return f
+    def make(): pass
+
+    @wrap
+    def decorated(): wrap(1)
+    @make(A)
+    def decorated_by_call(): pass
+    def catching():
+        try: make()
+        except (A, B): raise E(1) from None
+    def checking(x):
+        E()
+        return isinstance(x, A | E) and issubclass(x, (B, int))
+    def matching(x):
+        match x:
+            case A(): pass
+    def annotated(x: A, *, y: list[B] | None = None) -> E:
+        z: S = S()
+    def calling(): return make(A, key=B().lower())
+    def using(): return S.name.upper(), S.unknown()
+"""
+
+
+def test_the_syntax_around_a_name_is_the_kind_of_the_reference(tmp_path: Path) -> None:
+    _write(tmp_path, {"p/__init__.py": REFERENCES})
+    builder.build({"p": tmp_path / "p"}, tmp_path / "graph")
+    table = pq.read_table(tmp_path / "graph" / "edges" / "uses.parquet")
+    found: dict[str, dict[str, str]] = {}
+    for (source, target), kind in zip(
+        _pairs(tmp_path / "graph", "uses"), table["label"].to_pylist(), strict=True
+    ):
+        found.setdefault(source.removeprefix("p:"), {})[target.removeprefix("p:")] = kind
+    assert found == {
+        "S": {"A": "value"},
+        "decorated": {"wrap": "decorator"},  # it is called as well: the first of KINDS wins
+        "decorated_by_call": {"make": "decorator", "A": "value"},
+        "catching": {"make": "call", "A": "exception", "B": "exception", "E": "exception"},
+        "checking": {"A": "check", "E": "check", "B": "check"},
+        "matching": {"A": "check"},
+        "annotated": {"A": "annotation", "B": "annotation", "E": "annotation", "S": "annotation"},
+        "calling": {"make": "call", "A": "value", "B": "call"},
+        "using": {"S": "value"},
+    }
+
+
+def test_a_parameter_is_a_node_if_symbols_of_two_packages_take_it(tmp_path: Path) -> None:
+    sources = {
+        "p/__init__.py": "def f(near, far): pass\ndef g(near, far, *rest): pass\ndef h(far): pass",
+        "q/__init__.py": "class A:\n def __init__(self, near): pass\n def m(self, rest): pass",
+    }
+    _write(tmp_path, sources)
+    builder.build({"p": tmp_path / "p", "q": tmp_path / "q"}, tmp_path / "graph")
+    assert _pairs(tmp_path / "graph", "takes") == [("p:f", "near"), ("p:g", "near"), ("q:A", "near")]
+    parameters = pq.read_table(tmp_path / "graph" / "nodes" / "parameter.parquet")
+    assert parameters.to_pydict() == {"id": ["near"]}
+
+
 def test_a_popular_target_is_no_question(tmp_path: Path) -> None:
-    users = "\n".join(f"def user{i}(): return tool()" for i in range(builder.POPULAR + 1))
+    users = "\n".join(f"def user{i}(): return tool()" for i in range(questions.POPULAR + 1))
     _write(tmp_path, {"p/__init__.py": "def tool(): pass\n" + users})
     facts = builder.build({"p": tmp_path / "p"}, tmp_path / "graph")
-    assert facts["uses"] == {"message": builder.POPULAR + 1}
+    assert facts["uses"] == {"message": questions.POPULAR + 1}
 
 
 def test_circles_of_bases_and_imports_end(tmp_path: Path) -> None:
@@ -320,10 +426,11 @@ def test_a_missing_package_is_named() -> None:
 
 def test_graph_toml_names_every_table_and_column(shop: Path) -> None:
     raw = tomllib.loads((shop / "graph.toml").read_text())
-    for kind, keys in (("nodes", ("id", "text")), ("edges", ("source_id", "destination_id", "split"))):
+    for kind, keys in (("nodes", ("id", "text", "label", "split")), ("edges", ("label", "split"))):
+        ends = ["src_id", "dst_id"] if kind == "edges" else []  # the names that graph.toml takes for granted
         for table in raw[kind].values():
             names = pq.read_schema(shop / table["path"]).names
-            assert sorted(table[key] for key in keys if key in table) == sorted(names)
+            assert sorted([*ends, *(table[key] for key in keys if key in table)]) == sorted(names)
 
 
 @pytest.fixture(scope="module")
@@ -335,13 +442,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _assert_no_target_is_named(graph: Path, *, at_least: int) -> None:
-    words = {i: re.findall("[^\\W_]+", t.lower()) for i, t in _texts(graph, "symbol").items()}
+    def words_of(text: str) -> list[str]:
+        return re.findall("[^\\W_]+", text.lower())
+
+    words = {i: words_of(t) for i, t in _texts(graph, "symbol").items()}
+    masker = wording.Masker([], [*builder.PACKAGES, "jinja", "urllib", "nx"])
     splits = pq.read_table(graph / "edges" / "uses.parquet")["split"].to_pylist()
     targets = [p for p, s in zip(_pairs(graph, "uses"), splits, strict=True) if s != "message"]
     assert len(targets) >= at_least
     for source, target in targets:
         name = re.split(r"[:.]", target)[-1].strip("_").lower()
-        own = 1 + len(builder.name_words(source.partition(":")[2]))  # the kind stands before them
+        # the kind stands before the own name, whose words may be masked
+        own = 1 + len(words_of(masker.words(wording.name_words(source.partition(":")[2]))))
         for piece in (words[source][:own], words[source][own:]):
             for form in (name, name.replace("_", " "), name.replace("_", "")):
                 assert f" {form} " not in f" {' '.join(piece)} ", (source, target)
@@ -362,7 +474,7 @@ def test_no_module_text_holds_the_name_of_a_target_elsewhere(installed: Path) ->
     ]
     assert len(across) >= 300
     for module, target in across:
-        name = " ".join(builder.name_words(re.split(r"[:.]", target)[-1]))
+        name = " ".join(wording.name_words(re.split(r"[:.]", target)[-1]))
         assert f" {name} " not in f" {' '.join(words[module])} ", (module, target)
 
 
@@ -373,7 +485,14 @@ def test_no_other_relation_joins_the_ends_of_a_uses_edge(installed: Path) -> Non
     assert not {(b, a) for a, b in uses} & inherits
 
 
-@pytest.mark.parametrize("relation", ["uses", "inherits", "defined_in", "imports"])
+@pytest.mark.parametrize("node_type", ["symbol", "module"])
+def test_no_text_holds_the_name_of_a_package(installed: Path, node_type: str) -> None:
+    for node, text in _texts(installed, node_type).items():
+        words = " ".join(re.findall("[^\\W_]+", text.lower()))
+        assert not re.search(r"\b(click|jinja|jinja ?2|requests)\b", words), (node, text)
+
+
+@pytest.mark.parametrize("relation", ["uses", "inherits", "takes", "defined_in", "imports"])
 def test_relations_are_free_of_repeats_and_loops(installed: Path, relation: str) -> None:
     pairs = _pairs(installed, relation)
     assert len(pairs) == len(set(pairs)) > 0
