@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from pipeline.costs import Estimate, StageCost
 
-def show(answer: Mapping[str, Any], console: Console) -> None:
-    """The estimate as a table for a person."""
-    table = Table(title=f"{answer['plan']} on {answer['trainers']} trainers, {answer['hosts']} hosts")
+
+def show(answer: Estimate, console: Console) -> None:
+    """Fits into 120 columns."""
+    table = Table(title=f"{answer.plan}: {answer.trainers} trainer(s), {answer.hosts} host(s)")
     table.add_column("stage")
-    headings = ("targets", "steps", "nodes/batch", "LM tokens trained", "forward only", "time", "memory")
-    for heading in headings:
+    tokens = ("LM tokens\ntrained", "LM tokens\nforward", "LM tokens in\nevaluations")
+    for heading in ("targets", "steps", "nodes/batch", *tokens, "time", "memory of\na trainer"):
         table.add_column(heading, justify="right")
-    for row in answer["stages"]:
-        counts = ("targets", "steps", "nodes_per_batch", "lm_tokens_backward", "lm_tokens_forward")
-        cells = [f"{row[name]:,}" for name in counts]
-        table.add_row(row["name"], *cells, _duration(row["seconds"]), _size(row["memory_bytes"]))
-    total = answer["total"]
-    cells = [f"{total[name]:,}" for name in ("lm_tokens_backward", "lm_tokens_forward")]
-    cells += [_duration(total["seconds"]), _size(total["memory_bytes"])]
-    table.add_row("total", "", "", "", *cells, style="bold")
+    for row in answer.stages:
+        table.add_row(
+            row.name, *(_count(n) for n in (row.targets, row.steps, row.nodes_per_batch)), *_rest(row)
+        )
+    table.add_section()
+    table.add_row("total", "", "", "", *_rest(answer.total), style="bold")
     console.print(table)
-    device, threads = answer["device"], answer["threads"]
+    console.print(f"A host's graph and tables take {_size(answer.host_bytes)} of memory more.")
+    disk = answer.disk
     console.print(
-        f"Memory is of one trainer; a host's graph and tables take {_size(total['host_bytes'])} more."
+        f"Disk: up to {_size(disk.total_bytes)} (models {_size(disk.models_bytes)}, checkpoints "
+        f"{_size(disk.checkpoints_bytes)}, export {_size(disk.export_bytes)}, records "
+        f"{_size(disk.records_bytes)}); {_size(answer.free_bytes)} are free at {escape(answer.run_folder)}."
     )
-    console.print(f"Measured on {device} with {threads} threads: {'; '.join(answer['measured'])}.")
-    console.print(f"Computed: {'; '.join(answer['computed'])}.")
-    console.print(f"Left out: {'; '.join(answer['left_out'])}.")
+    if not answer.fits:
+        console.print(
+            f"error: the run does not fit into {escape(answer.run_folder)}: free some space, or lower "
+            "engine.checkpoints_kept",
+            style="bold red",
+        )
+    device, threads = answer.device, answer.threads
+    console.print(f"Measured on {device} with {threads} threads: {'; '.join(answer.measured)}.")
+    console.print(f"Computed: {'; '.join(answer.computed)}.")
+    console.print(f"Left out: {'; '.join(answer.left_out)}.")
+
+
+def _rest(row: StageCost) -> tuple[str, ...]:
+    tokens = (row.lm_tokens_trained, row.lm_tokens_forward, row.lm_tokens_evaluation)
+    return *(_count(n) for n in tokens), _duration(row.seconds), _size(row.memory_bytes)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else "-"
 
 
 def _duration(seconds: float) -> str:

@@ -1,14 +1,14 @@
 """Short timings of a plan's own model: LM per token on real texts, GNN and loss per batch.
 
-Owns how a cost is measured. Never samples over RPC and never trains: gradients are thrown away.
+Owns how a cost is measured. Never draws a batch and never trains: gradients are thrown away.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,32 +16,14 @@ from torch import Tensor, nn
 
 from partition.manifest import PartitionManifest
 from partition.reader import open_tokens
-from pipeline.batch import Batch, ClassTargets, Edges, Layer, LinkTargets, Ragged
+from pipeline.batch import Batch, Ragged
 from pipeline.config import EnginePlan, StagePlan
+from pipeline.costs import Cost, LMCosts
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
-from pipeline.shapes import BatchShape
 
 _FORWARD_ROWS = 128
 _TRAIN_ROWS = 32
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One token's or one batch's share."""
-
-    seconds: float = 0.0
-    saved_bytes: float = 0.0
-    """What autograd keeps for the backward pass, parameters excepted."""
-
-
-@dataclass(frozen=True)
-class LMCosts:
-    """Per token: forward only, forward and backward, the same with the masked-LM head."""
-
-    forward: Cost = Cost()
-    train: Cost = Cost()
-    masked: Cost = Cost()
 
 
 def sample_texts(manifest: PartitionManifest, folder: Path, rows: int) -> Ragged:
@@ -66,31 +48,36 @@ def measure_lm(
     rows = torch.linspace(0, len(texts) - 1, min(_TRAIN_ROWS, len(texts))).long()
     few = _moved(texts.select(rows), device)
     many = _moved(texts, device)
-    encoder.encode(few, _FORWARD_ROWS)
-    forward = _timed(lambda: encoder.encode(many, _FORWARD_ROWS), engine, device)
-    train = _backward_cost(lambda: encoder(few).float().sum(), encoder, engine, device)
+    started = encoder.tokens_run
+    encoder.encode(many, _FORWARD_ROWS)
+    count = max(encoder.tokens_run - started, 1)
+    forward = Cost(_timed(lambda: encoder.encode(many, _FORWARD_ROWS), engine, device) / count)
+    train = _per_token(lambda: encoder(few).float().sum(), encoder, encoder, engine)
     hidden = Cost()
     if masked is not None:
         labels = torch.full_like(few.values, -100)
         every = max(round(1 / share), 1)
         labels[::every] = few.values[::every]
-        hidden = _backward_cost(lambda: masked(few, labels)[0], masked, engine, device)
-    return LMCosts(
-        Cost(forward / max(many.values.numel(), 1)),
-        *(
-            Cost(c.seconds / max(few.values.numel(), 1), c.saved_bytes / max(few.values.numel(), 1))
-            for c in (train, hidden)
-        ),
-    )
+        hidden = _per_token(lambda: masked(few, labels)[0], masked, encoder, engine)
+    return LMCosts(forward, train, hidden)
+
+
+def _per_token(
+    loss: Callable[[], Tensor], module: nn.Module, encoder: TextEncoder, engine: EnginePlan
+) -> Cost:
+    started = encoder.tokens_run
+    cost = _backward_cost(loss, module, engine, encoder.base.device)
+    count = max((encoder.tokens_run - started) / 2, 1)  # it ran twice
+    return Cost(cost.seconds / count, cost.saved_bytes / count)
 
 
 def measure_graph(
-    model: LMGNN, manifest: PartitionManifest, stage: StagePlan, shape: BatchShape, engine: EnginePlan
+    model: LMGNN, manifest: PartitionManifest, stage: StagePlan, batch: Batch, engine: EnginePlan
 ) -> Cost:
-    """Cost of one step's graph encoder, head and loss on a random batch of the expected size."""
+    """Cost of graph encoder, head and loss on a sampled batch, whose texts count as encoded."""
     device = next(model.parameters()).device
-    batch = _random_batch(model, manifest, shape).to(device)
-    return _backward_cost(lambda: model(batch, stage)[0], model, engine, device)
+    filled = _with_inputs(model, manifest, batch).to(device)
+    return _backward_cost(lambda: model(filled, stage)[0], model, engine, device)
 
 
 def measure_step(parameters: Sequence[nn.Parameter]) -> float:
@@ -107,80 +94,21 @@ def measure_step(parameters: Sequence[nn.Parameter]) -> float:
     return seconds
 
 
-def _random_batch(model: LMGNN, manifest: PartitionManifest, shape: BatchShape) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-
-    def positions(count: int, below: int) -> Tensor:
-        return torch.randint(max(below, 1), (count if below else 0,), generator=generator)
-
-    layers = []
-    for depth, drawn in enumerate(shape.edges):
-        inner, outer = shape.nodes[depth], shape.nodes[depth + 1]
-        edges = {}
-        for info in manifest.relations:
-            count = drawn[info.name] if outer[info.source] else 0
-            to = positions(count, inner[info.destination]).sort().values
-            edges[info.name] = Edges(positions(len(to), outer[info.source]), to, torch.ones(len(to)))
-        layers.append(Layer(outer, inner, edges))
-    counts, seeds = shape.nodes[-1], shape.nodes[0]
-    text, learnable = text_types(manifest), learnable_types(model.plan.model, manifest)
-    return Batch(
-        nodes={name: torch.arange(count) for name, count in counts.items()},
-        layers=tuple(reversed(layers)),
-        embedded={t: torch.randn(counts[t], model.text.of(t).width) for t in text},
+def _with_inputs(model: LMGNN, manifest: PartitionManifest, batch: Batch) -> Batch:
+    """Rows of every kind, random ones: only their sizes matter."""
+    counts, learnable = {t: len(ids) for t, ids in batch.nodes.items()}, model.plan.model.hidden
+    return replace(
+        batch,
+        embedded={t: torch.randn(counts[t], model.text.of(t).width) for t in text_types(manifest)},
         features={
             t.name: torch.randn(counts[t.name], t.feature_width)
             for t in manifest.node_types
             if t.feature_width
         },
-        learnable={t: torch.randn(counts[t], model.plan.model.hidden, requires_grad=True) for t in learnable},
-        links={
-            name: _random_links(manifest, name, count, shape.negatives[name], seeds, positions)
-            for name, count in shape.targets.items()
-            if name in shape.negatives
+        learnable={
+            t: torch.randn(counts[t], learnable, requires_grad=True)
+            for t in learnable_types(model.plan.model, manifest)
         },
-        classes={
-            name: _random_classes(manifest, name, count, seeds, positions)
-            for name, count in shape.targets.items()
-            if name not in shape.negatives
-        },
-    )
-
-
-def _random_classes(
-    manifest: PartitionManifest,
-    name: str,
-    count: int,
-    seeds: Mapping[str, int],
-    positions: Callable[[int, int], Tensor],
-) -> ClassTargets:
-    """Of a node type, or else of a relation."""
-    if name in seeds:
-        classes = len(manifest.node_type(name).classes)
-        return ClassTargets(positions(count, seeds[name]), positions(0, 0), positions(count, classes))
-    info = manifest.relation(name)
-    ends = (positions(count, seeds[info.source]), positions(count, seeds[info.destination]))
-    return ClassTargets(*ends, positions(count, len(info.classes)))
-
-
-def _random_links(
-    manifest: PartitionManifest,
-    relation: str,
-    count: int,
-    negatives: int,
-    seeds: Mapping[str, int],
-    positions: Callable[[int, int], Tensor],
-) -> LinkTargets:
-    heads, tails = (seeds[end] for end in (manifest.relation(relation).source,
-                                           manifest.relation(relation).destination))  # fmt: skip
-    usable = torch.ones(count, negatives, dtype=torch.bool)
-    return LinkTargets(
-        positions(count, heads),
-        positions(count, tails),
-        positions(negatives, tails),
-        positions(negatives, heads),
-        usable,
-        usable,
     )
 
 

@@ -1,27 +1,33 @@
-"""The estimate against the schedule, the files, simulations and the model it measures."""
+"""The estimate against the schedule, the files and the model it measures. Beside a run:
+tests/flows/test_estimate_run.py."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from toy import build_partition, plan_of
 
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from partition.reader import open_tokens
 from pipeline.config import EnginePlan, TrainPlan
+from pipeline.costs import Estimate, StageCost
+from pipeline.costtable import show
 from pipeline.estimate import estimate, main
 from pipeline.measure import measure_graph, measure_lm, measure_step, sample_texts
 from pipeline.model import LMGNN
-from pipeline.shapes import batch_shape, distinct
+from pipeline.offline import OfflineGraph
 from pipeline.targets import Schedule, read_links, read_texts
+from pipeline.trial import Trials
 
 STAGES = [
     {"name": "mlm", "kind": "mlm", "epochs": 2, "batch_size": 16, "evals": 0},
@@ -40,11 +46,15 @@ def case(toy) -> tuple[TrainPlan, PartitionManifest, Path]:
 
 @pytest.fixture(scope="module")
 def answer(case):
-    return estimate(*case)
+    return told(*case)
 
 
-def row(answer, name: str):
-    return next(stage for stage in answer["stages"] if stage["name"] == name)
+def told(plan: TrainPlan, manifest: PartitionManifest, folder: Path) -> Estimate:
+    return estimate(plan, manifest, folder, folder / "runs" / "next")
+
+
+def row(answer: Estimate, name: str) -> StageCost:
+    return next(stage for stage in answer.stages if stage.name == name)
 
 
 def test_steps_and_targets_are_those_of_the_schedule(case, answer):
@@ -59,79 +69,75 @@ def test_steps_and_targets_are_those_of_the_schedule(case, answer):
             ]
         schedule = Schedule(tuple(sizes), stage.batch_size, stage.epochs, plan.engine.accumulate, 0)
         found = row(answer, stage.name)
-        assert (found["targets"], found["steps"]) == (sum(sizes), schedule.steps)
+        assert (found.targets, found.steps) == (sum(sizes), schedule.steps)
 
 
-def test_mlm_runs_every_training_text_through_the_lm_once_an_epoch(case, answer):
+def test_mlm_runs_every_training_text_through_the_lm_once_an_epoch_padded_to_its_batch(case, answer):
     _, manifest, folder = case
     lengths = {h: np.diff(open_tokens(folder, h, "paper")[1]) for h in range(2)}
-    expected = 0
+    real = longest = 0
     for part in range(4):
         ids = read_texts(manifest, part=part, split="train").id.numpy()
-        expected += 2 * lengths[part // 2][ids - manifest.host_range("paper", part // 2)[0]].sum()
-    assert row(answer, "mlm")["lm_tokens_backward"] == pytest.approx(expected, rel=0.05)
-    assert row(answer, "mlm")["lm_tokens_forward"] == 0
+        rows = lengths[part // 2][ids - manifest.host_range("paper", part // 2)[0]]
+        real, longest = real + 2 * rows.sum(), longest + 2 * len(rows) * rows.max()
+    assert real < row(answer, "mlm").lm_tokens_trained <= longest
+    assert row(answer, "mlm").lm_tokens_forward == 0
 
 
-def test_a_frozen_lm_encodes_every_text_once_unless_the_stage_before_just_did(case, toy, answer):
-    graph, lm, _ = toy
-    _, manifest, folder = case
-    without = plan_of(graph, lm, stages=[STAGES[0], STAGES[2]])
-    alone = row(estimate(without, manifest, folder), "warm")
-    assert alone["lm_tokens_forward"] == manifest.node_type("paper").tokens
-    assert row(answer, "warm")["lm_tokens_forward"] == 0
-    assert alone["lm_tokens_backward"] == row(answer, "warm")["lm_tokens_backward"] == 0
-
-
-def test_an_lm_in_training_encodes_every_text_at_its_start_and_at_each_evaluation(case, answer):
-    assert row(answer, "lm")["lm_tokens_forward"] == (1 + 2) * case[1].node_type("paper").tokens
+def test_encoding_all_texts_costs_what_the_encoder_counts(case):
+    plan, manifest, folder = case
+    model = LMGNN(plan, manifest)
+    graph, encoder = OfflineGraph(folder, manifest), next(model.text.distinct())
+    for part in range(4):
+        encoder.encode(graph.tokens("paper", torch.arange(*manifest.part_range("paper", part))), 50)
+    assert Trials(plan, manifest, folder, model).whole_graph(50) == encoder.tokens_run
 
 
 def test_a_stage_counts_its_own_negatives(case, toy):
-    """30 true edges: 60 ends, and 30 more where negatives are drawn for the batch."""
-    plan, manifest, _ = case
-    sizes = {}
-    for name in ("batch", "joint"):
-        task = replace(plan.tasks["cites"], negatives=name)
-        shape = batch_shape(plan, manifest, task, {"cites": 30}, hops=0)
-        sizes[name], count = shape.nodes[0]["paper"], manifest.node_type("paper").count
-        assert shape.negatives["cites"] == 30
-    assert (sizes["batch"], sizes["joint"]) == (distinct(60, count), distinct(90, count))
     graph, lm, _ = toy
-    texts = []
+    nodes = []
     for negatives in ("joint", "batch"):
-        stages = [{**STAGES[1], "negatives": negatives}]
-        texts.append(row(estimate(plan_of(graph, lm, stages=stages), *case[1:]), "lm")["texts_per_batch"])
-    assert texts[0] > texts[1]
+        plan = plan_of(graph, lm, stages=[{**STAGES[1], "negatives": negatives}])
+        nodes.append(row(told(plan, *case[1:]), "lm").nodes_per_batch)
+    assert nodes[0] > nodes[1]
 
 
 def test_on_a_cpu_memory_never_falls_from_stage_to_stage(answer):
-    peaks = [stage["memory_bytes"] for stage in answer["stages"] if stage["kind"] != "evaluate"]
+    peaks = [stage.memory_bytes for stage in answer.stages]
     assert peaks == sorted(peaks)
-    assert answer["total"]["memory_bytes"] == peaks[-1]
+    assert answer.total.memory_bytes == peaks[-1]
 
 
-def test_joint_trains_train_nodes_texts_a_batch_and_runs_the_others_forward(case, answer):
+def test_joint_trains_train_nodes_texts_a_batch_at_most_as_long_as_the_longest(case, answer):
     info, found = case[1].node_type("paper"), row(answer, "joint")
-    texts = found["steps"] * 4 * info.tokens / info.count
-    assert found["lm_tokens_backward"] == pytest.approx(5 * texts, abs=1)
-    others = (found["texts_per_batch"] - 5) * texts + info.tokens
-    assert found["lm_tokens_forward"] == pytest.approx(others, abs=1)
+    texts = found.steps * 4 * 5
+    assert texts * info.tokens / info.count < found.lm_tokens_trained <= texts * 12
+    assert found.lm_tokens_forward > found.lm_tokens_trained
 
 
 def test_accumulation_divides_the_steps_and_keeps_the_tokens(case):
     plan, manifest, folder = case
     four = TrainPlan.from_json(json.dumps({**json.loads(plan.to_json()), "engine": {"accumulate": 4}}))
-    once, accumulated = (row(estimate(p, manifest, folder), "mlm") for p in (plan, four))
-    assert accumulated["steps"] == math.ceil(once["steps"] / 4)
-    assert accumulated["lm_tokens_backward"] == pytest.approx(once["lm_tokens_backward"], rel=0.2)
+    once, accumulated = (row(told(p, manifest, folder), "mlm") for p in (plan, four))
+    assert accumulated.steps == math.ceil(once.steps / 4)
+    assert accumulated.lm_tokens_trained == pytest.approx(once.lm_tokens_trained, rel=0.2)
 
 
 def test_totals_are_sums_and_times_and_sizes_are_real(answer):
-    for name in ("seconds", "lm_tokens_forward", "lm_tokens_backward"):
-        assert answer["total"][name] == pytest.approx(sum(stage[name] for stage in answer["stages"]))
-    assert all(stage["seconds"] > 0 for stage in answer["stages"])
-    assert all(stage["memory_bytes"] > 50 * 2**20 for stage in answer["stages"])
+    for name in ("seconds", "lm_tokens_forward", "lm_tokens_trained", "lm_tokens_evaluation"):
+        assert getattr(answer.total, name) == pytest.approx(sum(getattr(s, name) for s in answer.stages))
+    assert all(stage.seconds > stage.sample_seconds > 0 for stage in answer.stages[:-1])
+    assert all(stage.memory_bytes > 50 * 2**20 for stage in answer.stages)
+
+
+def test_ranking_test_edges_against_all_nodes_takes_its_time(case, toy, answer):
+    graph, lm, _ = toy
+    task = {"cites": {"relations": ["cites"], "full_ranking": True}}
+    manifest, alone = case[1], row(answer, "test").seconds
+    found = row(told(plan_of(graph, lm, stages=STAGES, tasks=task), *case[1:]), "test")
+    scores = 2 * manifest.relation("cites").targets["test"] * manifest.node_type("paper").count
+    assert alone == 0  # the joint stage has just encoded all texts
+    assert found.seconds == pytest.approx(scores * 30e-9 * 16 / 128 / 4)
 
 
 def test_the_hosts_memory_starts_with_the_largest_parts_files(case, answer):
@@ -140,54 +146,18 @@ def test_the_hosts_memory_starts_with_the_largest_parts_files(case, answer):
         sum(file.stat().st_size for file in (folder / f"part{h}").rglob("*") if file.is_file())
         for h in (0, 1)
     )
-    assert answer["total"]["host_bytes"] > largest
+    assert answer.host_bytes > largest
 
 
-@pytest.mark.parametrize(("draws", "count"), [(10, 1000), (500, 300), (3000, 500)])
-def test_distinct_draws_equal_a_simulation(draws, count):
-    rng = np.random.default_rng(0)
-    found = np.mean([len(np.unique(rng.integers(0, count, draws))) for _ in range(300)])
-    assert distinct(draws, count) == pytest.approx(found, abs=1 + 0.01 * found)
+def test_a_run_that_does_not_fit_on_the_disk_is_told_so_in_a_line(answer, capsys):
+    show(answer, Console(width=120))
+    assert "error" not in capsys.readouterr().out
+    show(replace(answer, free_bytes=answer.disk.total_bytes - 1), Console(width=120))
+    assert "error: the run does not fit into" in capsys.readouterr().out
 
 
-def test_nothing_drawn_and_nothing_there_is_nothing():
-    assert (distinct(0, 10), distinct(5, 0)) == (0, 0)
-
-
-def test_the_batch_shape_equals_a_simulation_of_the_sampler(case):
-    """One hop over the toy's relations, with edges whose ends are uniform."""
-    plan, manifest, _ = case
-    count = {t.name: t.count for t in manifest.node_types}
-    rng = np.random.default_rng(0)
-    edges = {
-        r.name: (rng.integers(0, count[r.source], r.count), rng.integers(0, count[r.destination], r.count))
-        for r in manifest.relations
-    }
-    sizes: dict[str, list[int]] = {name: [] for name in count}
-    for _ in range(40):
-        ends = rng.choice(manifest.relation("cites").count, 20)
-        seeds = np.unique([*(edges["cites"][i][ends] for i in (0, 1)), rng.integers(0, count["paper"], 20)])
-        found = {name: [seeds if name == "paper" else np.zeros(0, int)] for name in count}
-        for info in manifest.relations:
-            if info.destination == "paper":
-                source, destination = edges[info.name]
-                for node in seeds:
-                    near = source[destination == node]
-                    found[info.source].append(rng.permutation(near)[:3])
-        for name, ids in found.items():
-            sizes[name].append(len(np.unique(np.concatenate(ids))))
-    shape = batch_shape(plan, manifest, plan.tasks["cites"], {"cites": 20}, hops=1)
-    for name, values in sizes.items():
-        assert np.mean(values) * 0.98 <= shape.nodes[1][name] <= np.mean(values) * 1.25 + 1, name
-
-
-def test_a_batch_shape_never_exceeds_the_graph(case, toy):
-    _, manifest, _ = case
-    graph, lm, _ = toy
-    plan = plan_of(graph, lm, model={"fanout": [-1, -1]})
-    shape = batch_shape(plan, manifest, plan.tasks["cites"], {"cites": 10_000}, hops=2)
-    assert all(shape.nodes[-1][t.name] <= t.count for t in manifest.node_types)
-    assert shape.edges[1]["cites"] <= manifest.relation("cites").count + 1
+def test_the_free_space_is_that_of_the_nearest_folder_that_exists(answer, case):
+    assert answer.free_bytes == pytest.approx(shutil.disk_usage(case[2]).free, rel=0.05)
 
 
 def test_sampled_texts_are_whole_lists_of_the_partition(case):
@@ -211,8 +181,8 @@ def test_measuring_leaves_the_weights_as_they_were(case):
     encoder = next(model.text.distinct())
     texts = sample_texts(manifest, folder, 20)
     costs = measure_lm(encoder, model.masked[0], texts, share=0.15, engine=engine)
-    shape = batch_shape(plan, manifest, plan.tasks["cites"], {"cites": 4}, hops=2)
-    graph = measure_graph(model, manifest, plan.stages[-1], shape, engine)
+    batch = Trials(plan, manifest, folder, model).of(plan.stages[-1]).batch
+    graph = measure_graph(model, manifest, plan.stages[-1], batch, engine)
     seconds = measure_step(list(model.parameters()))
     assert all(cost.seconds > 0 for cost in (costs.forward, costs.train, costs.masked, graph))
     assert seconds > 0
@@ -241,7 +211,8 @@ def test_the_command_prints_one_line_of_json_or_a_table(case, tmp_path, capsys):
     assert main(["--plan", str(file), "--partition", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert all(stage.name in shown for stage in plan.stages)
-    assert "Left out: sampling" in shown
+    assert "Left out: RPC" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 120
 
 
 def test_a_plan_that_is_no_json_is_a_usage_error(case, tmp_path):

@@ -1,0 +1,66 @@
+"""Whole-graph passes of plans that a reader can count."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
+from pipeline.passes import evaluations, passes
+from pipeline.targets import Schedule
+
+TASKS = {
+    "cites": TaskPlan(relations=("cites",)),
+    "topic": TaskPlan(kind="node_classification", node_type="paper"),
+}
+
+
+def stage(name: str, kind: str, task: str = "", start: str = "", evals: int = 1) -> StagePlan:
+    return StagePlan(name=name, kind=kind, task=task, start=start, evals=evals)
+
+
+def counted(*stages: StagePlan, tasks=("cites", "topic")) -> tuple[list[int], dict[str, int]]:
+    plan = TrainPlan("p", GraphPlan("g"), {name: TASKS[name] for name in tasks}, stages)
+    found = passes(plan, {s.name: s.evals for s in stages})
+    return [found.stages[s.name] for s in stages], dict(found.tests)
+
+
+def test_stages_that_start_from_one_lm_share_its_embeddings():
+    stages = (
+        stage("lm", "graph_lm", "cites", evals=2),
+        stage("a", "gnn_warm", "cites"),
+        stage("b", "gnn_warm", "topic"),
+    )
+    assert counted(*stages) == ([1 + 2, 0, 0], {"cites": 0, "topic": 0})
+
+
+def test_a_frozen_lm_encodes_once_when_nobody_has_looked_at_it():
+    assert counted(stage("mlm", "mlm"), stage("a", "gnn_warm", "cites"), tasks=("cites",))[0] == [0, 1]
+    pretrained = (stage("a", "gnn_warm", "cites"), stage("b", "gnn_warm", "topic"))
+    assert counted(*pretrained) == ([1, 0], {"cites": 0, "topic": 0})
+
+
+def test_a_stage_that_goes_back_to_an_earlier_lm_encodes_again_and_so_do_tests():
+    stages = (
+        stage("a", "gnn_warm", "cites"),
+        stage("joint", "joint", "cites", evals=1),
+        stage("b", "gnn_warm", "topic", start="a"),
+    )
+    # joint: its start is stored already. b: joint's LM is. Tests: joint's LM, then that of the start.
+    assert counted(*stages) == ([1, 1, 1], {"cites": 1, "topic": 1})
+
+
+def test_a_class_stage_of_the_lm_alone_leaves_all_texts_to_its_test():
+    assert counted(stage("t", "task_lm", "topic", evals=3), tasks=("topic",)) == ([0], {"topic": 1})
+    assert counted(stage("t", "task_lm", "cites", evals=3), tasks=("cites",)) == ([1 + 3], {"cites": 0})
+
+
+def test_stages_without_evaluations_encode_nothing_but_for_the_reports_picture():
+    silent = stage("lm", "graph_lm", evals=0)
+    assert counted(silent, stage("j", "joint", "topic", evals=0), tasks=("topic",))[0] == [0, 0]
+    assert counted(silent, stage("a", "gnn_warm", "cites"), tasks=("cites",))[0] == [1, 0]
+
+
+@pytest.mark.parametrize(("evals", "epochs", "counted"), [(0, 1, 0), (1, 1, 1), (4, 1, 4), (50, 1, 10)])
+def test_a_stage_is_never_evaluated_more_often_than_it_steps(evals, epochs, counted):
+    schedule = Schedule((100,), 10, epochs, 1, 0)
+    assert evaluations(stage("a", "gnn_warm", "cites", evals=evals), schedule) == counted
