@@ -19,13 +19,22 @@ from partition.errors import LMGNNError, UsageError
 
 OWN = ("run", "plan", "status", "stop")
 HANDED_ON = {
+    "init": ("pipeline", "write graph.toml and a first plan for a folder of tables: `lmgnn init FOLDER`"),
+    "check": ("pipeline", "what a folder, graph.toml or plan means, and what is odd: `lmgnn check FOLDER`"),
     "partition": ("partition", "build, list, show and verify partitioned graphs"),
     "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan.json on a finished partition"),
     "baselines": ("pipeline", "popularity and TF-IDF on a run's task: `lmgnn baselines latest`"),
     "report": ("pipeline", "write a run's report.html again: `lmgnn report latest`"),
+    "predict": ("pipeline", "what a finished run says about ids of yours: `lmgnn predict latest --ids ID`"),
+    "embed": ("pipeline", "vectors of texts or nodes by a finished run: `lmgnn embed latest --help`"),
     "doctor": ("pipeline", "versions, devices and where the code comes from"),
 }
-TAKES_RUN = {"baselines": (), "report": ("--output",)}
+TAKES_RUN = {
+    "baselines": (),
+    "report": ("--output",),
+    "predict": ("--task", "--ids", "--pairs", "--relation", "--top", "--output"),
+    "embed": ("--task", "--texts", "--column", "--id", "--type", "--nodes", "--output"),
+}
 """Handed-on commands that take a run, and their options with a value."""
 INTRODUCTION = """\
 Train a language model and a graph neural network together on a graph whose nodes have text.
@@ -71,10 +80,12 @@ def _with_run_folders(arguments: list[str]) -> list[str]:
         return arguments
     from launch import runs
 
-    changed, before = arguments[:1], ""
+    changed, before, found = arguments[:1], "", False
     for text in arguments[1:]:
-        plain = text.startswith("-") or before in TAKES_RUN[arguments[0]] or Path(text).is_dir()
-        changed.append(text if plain else str(runs.find(text)))
+        # The first free word is the run; options may take any number of them after it.
+        plain = found or text.startswith("-") or before in TAKES_RUN[arguments[0]]
+        found = found or not plain
+        changed.append(text if plain or Path(text).is_dir() else str(runs.find(text)))
         before = text
     return changed
 

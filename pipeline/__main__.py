@@ -20,9 +20,14 @@ from pathlib import Path
 from partition.errors import LMGNNError, PreflightError
 
 COMMANDS = {
+    "init": "tables of a folder -> a guessed graph.toml and a first plan",
+    "check": "what a graph.toml or a plan means, and what is odd about it",
     "estimate": "rows, LM tokens, time and memory of a plan before it runs",
     "baselines": "popularity, TF-IDF and TF-IDF + neighbours for the tasks of a run",
+    "leaks": "answers to a plan's tasks that lie in the edges and texts which the model sees",
     "report": "one HTML file about a run",
+    "predict": "classes, scores and best links of a finished run for ids of yours",
+    "embed": "texts through a finished run's language model, or its node embeddings in one file",
     "doctor": "versions, where the packages come from, devices",
 }
 _OURS = ("pipeline", "partition", "launch")

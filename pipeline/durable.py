@@ -58,22 +58,29 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, text: str, *, sync: bool) -> None:
-    """Replace a file by `text` in one step; with `sync` it also survives a power cut.
+@contextmanager
+def whole_file(path: Path, *, sync: bool) -> Iterator[Path]:
+    """A draft to write to, which takes the file's name when the block ends well.
 
-    Readers see the old or the new file. DiskFullError leaves the old one.
+    Readers see the old or the new file; with `sync` it also survives a power cut. Any failure, such as
+    DiskFullError, leaves the old one.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     with naming_full_disk(path):
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                if sync:
-                    file.flush()
+            yield draft
+            if sync:
+                with open(draft, "rb") as file:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(draft, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
             raise
         if sync:
             sync_folder(path.parent)
+
+
+def write_whole(path: Path, text: str, *, sync: bool) -> None:
+    """Replace a file by `text` in one step; see whole_file."""
+    with whole_file(path, sync=sync) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.durable import write_whole
+from pipeline.durable import whole_file, write_whole
 from pipeline.graph import Table
 from pipeline.model import text_types
 from pipeline.naming import task_folder
@@ -53,7 +53,7 @@ def _embeddings(trainer: Trainer, folder: Path, node_type: str, table: Table, na
     for part in trainer.parts:
         first, last = trainer.graph.manifest.part_range(node_type, part)
         schema = None
-        with _whole(folder / f"part-{part}.parquet") as path:
+        with whole_file(folder / f"part-{part}.parquet", sync=False) as path:
             writer = None
             for start in range(first, max(last, first + 1), _ROWS):
                 trainer.record.heartbeat("export")
@@ -77,7 +77,7 @@ def _predictions(
             _named(one, names) for one in rule.objective.predictions(rule.rows(tables), rule.head(), part)
         ]
         if found:
-            with _whole(folder / f"part-{part}.parquet") as path:
+            with whole_file(folder / f"part-{part}.parquet", sync=False) as path:
                 pq.write_table(pa.concat_tables(found), path)
 
 
@@ -94,7 +94,7 @@ def _named(found: Found, names: UserIds) -> pa.Table:
 def _head(trainer: Trainer, folder: Path, task: str, rule: TaskStage) -> None:
     """The head's weights and what they are of: enough to score new pairs of exported embeddings."""
     head = rule.head()
-    with _whole(folder / "head.safetensors") as path:
+    with whole_file(folder / "head.safetensors", sync=False) as path:
         save_tensors(path, dict(head.state_dict()))
     manifest, plan, width = trainer.graph.manifest, trainer.plan.tasks[task], trainer.plan.model.hidden
     if rule.text_only:  # the task's last stage had a head over text embeddings
@@ -120,19 +120,3 @@ def _language_models(trainer: Trainer, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
             trainer.model.text.of(node_type).save(temporary)
             temporary.rename(final)
-
-
-class _whole:
-    """A path to write to; it gets its name when the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._draft = path, path.with_name(f".{path.name}")
-
-    def __enter__(self) -> Path:
-        return self._draft
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._draft.replace(self._path)
-        else:
-            self._draft.unlink(missing_ok=True)

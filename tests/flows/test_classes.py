@@ -10,6 +10,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 from toy import build_partition, plan_of, run_processes
 
+from pipeline.__main__ import main
+
 TASKS = {
     "topic": {"kind": "node_classification", "node_type": "paper"},
     "field": {"kind": "node_classification", "node_type": "author"},
@@ -71,3 +73,18 @@ def test_every_node_of_the_type_is_foretold_under_its_own_id(
     given = pq.read_table(toy[0] / "paper.parquet")["id"].to_pylist()
     foretold = pq.read_table(finished / "export" / "topic" / "predictions")["id"].to_pylist()
     assert sorted(foretold) == sorted(given)
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_predict_gives_for_the_same_ids_what_the_run_itself_foretold(
+    finished: Path, tmp_path: Path, task: str
+) -> None:
+    own = pq.read_table(finished / "export" / task / "predictions")
+    own = own.filter([split == "test" for split in own["split"].to_pylist()])
+    pq.write_table(own, tmp_path / "test.parquet")
+    out = tmp_path / "out.parquet"
+    given = ["--task", task, "--ids", str(tmp_path / "test.parquet"), "--output", str(out)]
+    assert main(["predict", str(finished), *given]) == 0
+    found = pq.read_table(out)
+    assert found["probability"].to_pylist() == pytest.approx(own["probability"].to_pylist(), abs=1e-6)
+    assert found["predicted"].to_pylist() == own["predicted"].to_pylist()
