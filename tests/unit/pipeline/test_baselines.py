@@ -1,4 +1,4 @@
-"""pipeline/baselines.py against brute force, over real partitions of a small graph."""
+"""pipeline/baselines.py and its link baselines against brute force, over real partitions of a small graph."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from partition.build import BuildOptions, build
 from partition.errors import StoreError, UsageError
 from partition.manifest import PartitionManifest
 from partition.reader import read_edge_targets, read_ids
-from pipeline.baselines import Question, main, reciprocal_ranks, run, scores, text_space
+from pipeline.baseline_features import Features
+from pipeline.baseline_links import Asked, reciprocal_ranks
+from pipeline.baselines import main, run
 from pipeline.candidates import eval_candidates
 from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
+from pipeline.stored_graph import Edges, Question
 
 SEED, K = 3, 7
 WORDS = [f"word{i}" for i in range(40)]
@@ -60,6 +63,10 @@ class Library:
         self.shelf = {b: draw.choice(["s0", "s1", "s2"]) for b in self.books}
         self.folder = folder
         folder.mkdir()
+        self.write()
+
+    def write(self) -> None:
+        folder = self.folder
         (folder / "graph.toml").write_text(GRAPH_TOML)
         _table(folder / "book.parquet", id=self.books, text=[self.text[b] for b in self.books])
         _table(folder / "shelf.parquet", id=["s0", "s1", "s2"])
@@ -155,11 +162,11 @@ def test_baselines_equal_brute_force(library: Library, tmp_path: Path, hosts: in
         pairs = tables["tfidf"]
         return {p: (1 - weight) * pairs[p] + weight * tables["neighbours"][p] for p in pairs}
 
-    for split, values in ((1, found.valid), (2, found.test)):
-        asked = _asked(folder, split)
-        assert values["popularity"] == pytest.approx(_brute_mrr(asked, tables["popularity"]), abs=1e-9)
-        assert values["tfidf"] == pytest.approx(_brute_mrr(asked, tables["tfidf"]), abs=1e-9)
-        assert values["tfidf_neighbours"] == pytest.approx(_brute_mrr(asked, mixed(found.weight)), abs=1e-9)
+    tables["tfidf_neighbours"] = mixed(found["tfidf_neighbours"].choice["share of the neighbours"])
+    for name in ("popularity", "tfidf", "tfidf_neighbours"):
+        valid, test = _brute_mrr(_asked(folder, 1), tables[name]), _brute_mrr(_asked(folder, 2), tables[name])
+        assert found[name].valid["mrr"] == pytest.approx(valid, abs=1e-9)
+        assert found[name].test["mrr"] == pytest.approx(test, abs=1e-9)
 
 
 def test_the_weight_is_the_best_on_validation(library: Library, tmp_path: Path) -> None:
@@ -170,19 +177,44 @@ def test_the_weight_is_the_best_on_validation(library: Library, tmp_path: Path) 
         mixed = {
             p: (1 - weight) * tables["tfidf"][p] + weight * tables["neighbours"][p] for p in tables["tfidf"]
         }
-        assert _brute_mrr(asked, mixed) <= found.valid["tfidf_neighbours"] + 1e-9
+        assert _brute_mrr(asked, mixed) <= found["tfidf_neighbours"].valid["mrr"] + 1e-9
 
 
 def test_scores_equal_the_dense_formula(library: Library) -> None:
     number = {b: i for i, b in enumerate(library.books)}
     edges = [(number[a], number[b]) for (a, b), s in library.split.items() if s in ("train", "message")]
-    space = text_space([library.text[b] for b in library.books], tuple(np.array(edges).T))
+    features = Features([library.text[b] for b in library.books], {"cites": Edges(*np.array(edges).T)})
     source, tails = np.arange(40), np.tile(np.arange(40), (40, 1))
-    found = scores(space, Question(source, tails, np.arange(40)))
+    found = Asked(features, Question(source, tails, np.arange(40)))
     tables = _score_tables(library)
     for name in ("tfidf", "neighbours"):
         expected = [[tables[name][a, b] for b in library.books] for a in library.books]
-        np.testing.assert_allclose(found[name], expected, atol=1e-5)
+        np.testing.assert_allclose(getattr(found, name), expected, atol=1e-5)
+
+
+def test_the_graph_baseline_finds_links_inside_blocks_without_a_text(tmp_path: Path) -> None:
+    library = Library(tmp_path / "library")
+    library.text = dict.fromkeys(library.books, "")
+    block = {b: i // 10 for i, b in enumerate(library.books)}
+    draw = random.Random(2)
+    pairs = [(a, b) for a in library.books for b in library.books if a != b and block[a] == block[b]]
+    library.split = {pair: draw.choice(["train", "train", "train", "valid", "test"]) for pair in pairs}
+    library.write()
+    found = run(_run_folder(library, tmp_path, hosts=1))["cite"]
+    assert set(found) == {"popularity", "graph"}
+    assert found["graph"].test["mrr"] > 0.6 > found["popularity"].test["mrr"]
+    assert set(found["graph"].choice) == {"dimensions", "score", "share of popularity"}
+
+
+def test_hits_count_ranks(library: Library, tmp_path: Path) -> None:
+    folder = _run_folder(library, tmp_path, hosts=1)
+    figures = run(folder)["cite"]["tfidf"].test
+    score, ranks = _score_tables(library)["tfidf"], []
+    for source, (true, *others) in _asked(folder, 2):
+        values = [score[source, other] - score[source, true] for other in others]
+        ranks.append(1 + sum(v > 1e-6 for v in values) + sum(abs(v) <= 1e-6 for v in values) / 2)
+    for k in (1, 3, 10):
+        assert figures[f"hits@{k}"] == pytest.approx(np.mean([rank <= k for rank in ranks]))
 
 
 def test_ties_count_half() -> None:
@@ -196,7 +228,10 @@ def test_metrics_keep_what_else_they_hold(library: Library, tmp_path: Path) -> N
     (folder / "metrics.json").write_text(json.dumps(before))
     found = run(folder)["cite"]
     after = json.loads((folder / "metrics.json").read_text())
-    assert after["tasks"]["cite"].pop("baselines") == dict(found.test)
+    entry = after["tasks"]["cite"]
+    assert entry.pop("baselines") == {name: baseline.test["mrr"] for name, baseline in found.items()}
+    assert entry.pop("baseline_metrics") == {name: baseline.test for name, baseline in found.items()}
+    assert entry.pop("baseline_choices") == {name: baseline.choice for name, baseline in found.items()}
     assert after == before
 
 
@@ -206,11 +241,11 @@ def test_the_command_tells_what_was_tuned(
     folder = _run_folder(library, tmp_path, hosts=1)
     assert main([str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "chosen on validation" in told
-    assert "test split was scored once" in told
+    assert "share of the neighbours = " in told
+    assert "All choices were made on validation; the test split was scored once" in told
     stored = json.loads((folder / "metrics.json").read_text())["tasks"]["cite"]["baselines"]
     for name, value in stored.items():
-        assert f"{name} test MRR {value:.4f}" in told
+        assert f"{name} test mrr {value:.4f}" in told
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
@@ -233,9 +268,9 @@ def test_tables_that_changed_after_the_partition_are_noticed(tmp_path: Path) -> 
 
 
 def test_nodes_without_texts_tie() -> None:
-    space = text_space(["", "", ""], (np.array([0]), np.array([1])))
-    found = scores(space, Question(np.array([0]), np.array([[1, 2, 2]]), np.zeros(3, np.int64)))
-    assert reciprocal_ranks(found["tfidf"]).tolist() == [0.5]
+    features = Features(["", "", ""], {"cites": Edges(np.array([0]), np.array([1]))})
+    found = Asked(features, Question(np.array([0]), np.array([[1, 2, 2]]), np.zeros(3, np.int64)))
+    assert reciprocal_ranks(found.tfidf).tolist() == [0.5]
 
 
 def test_candidates_depend_on_the_edge_alone() -> None:
