@@ -20,16 +20,20 @@ from pathlib import Path
 from partition.errors import LMGNNError, PreflightError
 
 COMMANDS = {
-    "init": "tables of a folder -> a guessed graph.toml and a first plan",
-    "check": "what a graph.toml or a plan means, and what is odd about it",
-    "estimate": "rows, LM tokens, time and memory of a plan before it runs",
-    "baselines": "popularity, TF-IDF and TF-IDF + neighbours for the tasks of a run",
-    "leaks": "answers to a plan's tasks that lie in the edges and texts which the model sees",
-    "report": "one HTML file about a run",
-    "predict": "classes, scores and best links of a finished run for ids of yours",
-    "embed": "texts through a finished run's language model, or its node embeddings in one file",
-    "doctor": "versions, where the packages come from, devices",
+    "init": ("pipeline.start.init", "tables of a folder -> a guessed graph.toml and a first plan"),
+    "check": ("pipeline.start.check", "what a graph.toml or a plan means, and what is odd about it"),
+    "estimate": ("pipeline.cost.estimate", "LM tokens, time, memory and disk of a plan before it runs"),
+    "leaks": ("pipeline.leaks.command", "answers to a plan's tasks that lie in what the model sees"),
+    "baselines": ("pipeline.baselines.compare", "classical baselines for the tasks of a run"),
+    "report": ("pipeline.report.page", "one HTML file about a run"),
+    "predict": ("pipeline.use.predict", "classes, scores and best links of a finished run for given ids"),
+    "embed": (
+        "pipeline.use.embed",
+        "new texts through a finished run's LM, or its node embeddings in one file",
+    ),
+    "doctor": ("pipeline.__main__", "versions, where the packages come from, devices"),
 }
+"""Command -> (module with its `main`, what it does)."""
 _OURS = ("pipeline", "partition", "launch")
 _LIBRARIES = ("torch", "dgl", "deepspeed", "transformers")
 
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
         description="Commands around training. `COMMAND --help` tells more.",
-        epilog="commands:\n" + "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "doctor":
             return doctor(options.arguments)
-        code: int = importlib.import_module(f"pipeline.{options.command}").main(options.arguments)
+        code: int = importlib.import_module(COMMANDS[options.command][0]).main(options.arguments)
         return code
     except LMGNNError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def doctor(argv: Sequence[str]) -> int:
     """Print what this interpreter would train with; PreflightError when something cannot be imported."""
-    parser = argparse.ArgumentParser(prog="lmgnn doctor", description=COMMANDS["doctor"].capitalize() + ".")
+    parser = argparse.ArgumentParser(
+        prog="lmgnn doctor", description=COMMANDS["doctor"][1].capitalize() + "."
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     os.environ.setdefault(

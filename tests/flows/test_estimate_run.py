@@ -11,8 +11,8 @@ import torch
 from toy import build_partition, plan_of, run_processes
 
 from partition.manifest import PartitionManifest
-from pipeline.costs import Estimate, StageCost
-from pipeline.estimate import estimate
+from pipeline.cost.estimate import estimate
+from pipeline.cost.figures import Estimate, StageCost
 from pipeline.events import read_events
 
 TASKS = {

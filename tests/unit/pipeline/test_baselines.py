@@ -1,4 +1,4 @@
-"""pipeline/baselines.py and its link baselines against brute force, over real partitions of a small graph."""
+"""pipeline/baselines/compare.py and its link baselines against brute force, over real partitions of a small graph."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from partition.build import BuildOptions, build
 from partition.errors import StoreError, UsageError
 from partition.manifest import PartitionManifest
 from partition.reader import read_edge_targets, read_ids
-from pipeline.baseline_features import Features
-from pipeline.baseline_links import Asked, reciprocal_ranks
-from pipeline.baselines import main, run
+from pipeline.baselines.compare import main, run
+from pipeline.baselines.features import Features
+from pipeline.baselines.links import Asked, reciprocal_ranks
+from pipeline.baselines.stored_graph import Edges, Question
 from pipeline.candidates import eval_candidates
 from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
-from pipeline.stored_graph import Edges, Question
 
 SEED, K = 3, 7
 WORDS = [f"word{i}" for i in range(40)]

@@ -15,12 +15,12 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 
 from partition.build import BuildOptions, build
-from pipeline.baseline_classes import SPARSE_C, class_baselines, class_figures
-from pipeline.baseline_features import Features
-from pipeline.baseline_links import Baseline
-from pipeline.baselines import main, run
+from pipeline.baselines.classes import SPARSE_C, class_baselines, class_figures
+from pipeline.baselines.compare import main, run
+from pipeline.baselines.features import Features
+from pipeline.baselines.links import Baseline
+from pipeline.baselines.stored_graph import Edges, Labelled, StoredGraph
 from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
-from pipeline.stored_graph import Edges, Labelled, StoredGraph
 
 SPLITS = ["train", "train", "valid", "test"]
 GRAPH_TOML = """

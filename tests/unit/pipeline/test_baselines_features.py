@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.baseline_features import Features
-from pipeline.baseline_links import row_scores
-from pipeline.stored_graph import Edges, Question
+from pipeline.baselines.features import Features
+from pipeline.baselines.links import row_scores
+from pipeline.baselines.stored_graph import Edges, Question
 
 
 def test_spectral_rows_are_those_of_the_scaled_adjacency() -> None:

@@ -16,9 +16,9 @@ from partition.errors import DataError, UsageError
 from partition.manifest import PartitionManifest
 from partition.storage import InputFolder
 from partition.tables import load_tables, table_files
-from pipeline.check import main
-from pipeline.graphfacts import as_manifest
-from pipeline.init import read_schema
+from pipeline.start.check import main
+from pipeline.start.facts import as_manifest
+from pipeline.start.init import read_schema
 
 GRAPH = """
 [nodes.paper]

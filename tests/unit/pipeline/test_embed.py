@@ -14,8 +14,8 @@ import torch
 from toy import plan_of, write_lm
 from transformers import AutoModel, AutoTokenizer
 
-from pipeline import embed, exported
 from pipeline.__main__ import main
+from pipeline.use import embed, exported
 
 MAX_LENGTH, WIDTH = 12, 4
 

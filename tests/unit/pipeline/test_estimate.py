@@ -20,14 +20,14 @@ from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from partition.reader import open_tokens
 from pipeline.config import EnginePlan, TrainPlan
-from pipeline.costs import Estimate, StageCost
-from pipeline.costtable import show
-from pipeline.estimate import estimate, main
-from pipeline.measure import measure_graph, measure_lm, measure_step, sample_texts
+from pipeline.cost.estimate import estimate, main
+from pipeline.cost.figures import Estimate, StageCost
+from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sample_texts
+from pipeline.cost.offline import OfflineGraph
+from pipeline.cost.table import show
+from pipeline.cost.trial import Trials
 from pipeline.model import LMGNN
-from pipeline.offline import OfflineGraph
 from pipeline.targets import Schedule, read_links, read_texts
-from pipeline.trial import Trials
 
 STAGES = [
     {"name": "mlm", "kind": "mlm", "epochs": 2, "batch_size": 16, "evals": 0},

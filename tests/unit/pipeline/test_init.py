@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from partition.errors import DataError, UsageError
-from pipeline import check, init
 from pipeline.config import load_plan
-from pipeline.starter_sizes import two_digits
+from pipeline.start import check, init
+from pipeline.start.sizes import two_digits
 
 WORDS = [
     "graph",

@@ -12,10 +12,10 @@ import pytest
 
 from partition.build import BuildOptions, build
 from partition.errors import UsageError
+from pipeline.baselines.stored_graph import load_graph_tables
 from pipeline.config import GraphPlan, PartitionPlan, StagePlan, TaskPlan, TrainPlan
-from pipeline.leakage import find_leaks
-from pipeline.leaks import main
-from pipeline.stored_graph import load_graph_tables
+from pipeline.leaks.command import main
+from pipeline.leaks.find import find_leaks
 
 PAPERS, GROUPS = 600, 30
 CLASSES = ("biology", "physics", "chemistry")

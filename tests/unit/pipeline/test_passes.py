@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
-from pipeline.passes import evaluations, passes
+from pipeline.cost.passes import evaluations, passes
 from pipeline.targets import Schedule
 
 TASKS = {

@@ -14,9 +14,9 @@ import pytest
 from report_runs import METRICS, SCRIPT, STAGES, Reader, make_run, svg_texts, write_projection
 
 from partition.errors import UsageError
-from pipeline import projection as projection_module
-from pipeline.projection import project
-from pipeline.report import main, redact, render
+from pipeline.report import projection as projection_module
+from pipeline.report.page import main, redact, render
+from pipeline.report.projection import project
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from report_runs import Reader, make_run
 
-from pipeline.report import render
+from pipeline.report.page import render
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from report_runs import FIGURES, STAGES, Reader, make_run, write_events
 
-from pipeline.report import render
-from pipeline.runview import read_run
+from pipeline.report.page import render
+from pipeline.report.runview import read_run
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from class_runs import BASELINES, CLASSES, LABELS, PREDICTED, figures, make_clas
 from report_runs import METRICS, Reader, make_run, svg_texts
 
 from pipeline.config import TrainPlan
-from pipeline.mistakes import OTHERS, folded
-from pipeline.report import render
-from pipeline.results import stages_to
+from pipeline.report.mistakes import OTHERS, folded
+from pipeline.report.page import render
+from pipeline.report.results import stages_to
 
 TRUE, NAMED = ([CLASSES[c] for c in column] for column in (LABELS, PREDICTED))
 

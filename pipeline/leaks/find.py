@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from partition.tables import GraphTables
 from pipeline.config import TrainPlan
-from pipeline.leak_edges import joined_pairs, told_edge_classes, told_node_classes
-from pipeline.leak_targets import Leak, Targets, targets_of
-from pipeline.leak_texts import named_classes, repeated_texts
+from pipeline.leaks.edges import joined_pairs, told_edge_classes, told_node_classes
+from pipeline.leaks.targets import Leak, Targets, targets_of
+from pipeline.leaks.texts import named_classes, repeated_texts
 
 
 def find_leaks(tables: GraphTables, plan: TrainPlan) -> tuple[Leak, ...]:

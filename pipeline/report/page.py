@@ -20,14 +20,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from partition.manifest import SPLITS, PartitionManifest
-from pipeline import charts
 from pipeline.durable import write_whole
 from pipeline.events import clock
 from pipeline.overview import metric_name
-from pipeline.projection import project
-from pipeline.results import Result, results_of
-from pipeline.runview import RunView, read_run
-from pipeline.stageview import StageView
+from pipeline.report import charts
+from pipeline.report.projection import project
+from pipeline.report.results import Result, results_of
+from pipeline.report.runview import RunView, read_run
+from pipeline.report.stageview import StageView
 
 WHAT_STAGES_DO = {
     "mlm": (
@@ -81,7 +81,7 @@ def render(run_folder: str | Path) -> str:
     run = read_run(run_folder)
     notes = list(run.missing)
     environment = Environment(
-        loader=PackageLoader("pipeline"),
+        loader=PackageLoader("pipeline.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from partition.manifest import PartitionManifest
 from pipeline.batch import Batch, Ragged
 from pipeline.config import StagePlan, TrainPlan
+from pipeline.cost.offline import OfflineGraph
 from pipeline.graph import Graph, Table
 from pipeline.hashing import key_of, permutation
 from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, text_types
-from pipeline.offline import OfflineGraph
 from pipeline.stages import STAGES
 from pipeline.targets import Schedule, Texts, read_texts
 

@@ -25,7 +25,9 @@ from torch import Tensor
 from partition.errors import DataError, UsageError
 from partition.tables import IMPORTERS
 from pipeline.classes import ClassHead
-from pipeline.exported import (
+from pipeline.plain import nearest
+from pipeline.tasks import LinkHead
+from pipeline.use.exported import (
     Exported,
     Ids,
     best_device,
@@ -35,8 +37,6 @@ from pipeline.exported import (
     table_columns,
     write_blocks,
 )
-from pipeline.plain import nearest
-from pipeline.tasks import LinkHead
 
 _TARGETS = 256
 """Nodes or edges scored at a time: against 65,536 candidates their scores take 64 MiB."""

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
-from pipeline.baseline_features import WIDTH, Features
-from pipeline.stored_graph import Question
+from pipeline.baselines.features import WIDTH, Features
+from pipeline.baselines.stored_graph import Question
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
 DIMENSIONS = (16, 64, WIDTH)

@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 
 from partition.errors import LMGNNError
 from pipeline.naming import task_folder
-from pipeline.nodetexts import node_texts, one_line
+from pipeline.report.nodetexts import node_texts, one_line
 
 MOST_MISTAKES = 5
 """Shown of a task."""

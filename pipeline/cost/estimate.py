@@ -1,6 +1,6 @@
 """What a plan costs on a partition before it runs: rows, LM tokens, time, memory and disk, stage by stage.
 
-Owns the command and what it tells of its own method; stagecost.py does the arithmetic. Needs no
+Owns the command and what it tells of its own method; stages.py does the arithmetic. Needs no
 servers: batches come from the partition's files, times from a few seconds of the plan's own model on
 this machine.
 """
@@ -23,9 +23,9 @@ from rich.console import Console
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from pipeline.config import TrainPlan
-from pipeline.costs import Estimate
-from pipeline.costtable import show
-from pipeline.diskuse import disk_use
+from pipeline.cost.disk import disk_use
+from pipeline.cost.figures import Estimate
+from pipeline.cost.table import show
 from pipeline.model import LMGNN
 
 MEASURED = (
@@ -58,7 +58,7 @@ def estimate(plan: TrainPlan, manifest: PartitionManifest, folder: str | Path, r
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed's import warns on stdout
     # Imported late: it brings dgl and DeepSpeed, which `base_bytes` counts by _LIBRARIES.
-    from pipeline.stagecost import StageCosts, total
+    from pipeline.cost.stages import StageCosts, total
 
     before = torch.get_num_threads()
     threads = plan.engine.threads or max(1, len(os.sched_getaffinity(0)) // manifest.trainers)

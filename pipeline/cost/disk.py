@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from partition.manifest import PartitionManifest
 from pipeline.config import TaskPlan, TrainPlan
-from pipeline.costs import DiskUse
+from pipeline.cost.figures import DiskUse
 from pipeline.model import LMGNN, TEXT_ONLY, learnable_types, text_types
 
 _PARQUET = 1.3

@@ -12,9 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline import charts
 from pipeline.config import StagePlan, TrainPlan
-from pipeline.mistakes import Judged, folded
 from pipeline.overview import (
     WHAT_BASELINES_SEE,
     TaskLine,
@@ -23,8 +21,10 @@ from pipeline.overview import (
     number,
     task_lines,
 )
-from pipeline.runview import RunView
-from pipeline.stageview import StageView, shown_value
+from pipeline.report import charts
+from pipeline.report.mistakes import Judged, folded
+from pipeline.report.runview import RunView
+from pipeline.report.stageview import StageView, shown_value
 
 MODEL = "LM-GNN"
 MOST_CLASSES = 20

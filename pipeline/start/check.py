@@ -1,13 +1,11 @@
 """`lmgnn check`: reads a graph as a build would and says what it is, what is odd, and whether a plan fits.
 
-Owns the command and its tables. The counts are graphfacts.py's, a plan's errors plan_check.py's.
+Owns the command and its tables. The counts are facts.py's, a plan's errors plan_check.py's.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import math
 import sys
@@ -25,10 +23,11 @@ from partition.manifest import PartitionManifest
 from partition.storage import InputFolder
 from partition.tables import GraphTables, load_tables, table_files
 from pipeline.config import StagePlan, TaskPlan, TrainPlan, load_plan
-from pipeline.graphfacts import GraphFacts, Labels, as_manifest, graph_facts
-from pipeline.init import read_schema
+from pipeline.leaks.find import find_leaks
 from pipeline.plan_check import check_against
-from pipeline.starter_sizes import TRAINERS
+from pipeline.start.facts import GraphFacts, Labels, as_manifest, graph_facts
+from pipeline.start.init import read_schema
+from pipeline.start.sizes import TRAINERS
 
 _HOME = Path(__file__).resolve().parents[1]
 """The checkout, which a plan's relative paths count from where its own folder has no such thing."""
@@ -120,10 +119,8 @@ def _graph_folder(plan: TrainPlan, folder: Path) -> str:
 
 
 def _leaks(tables: GraphTables, plan: TrainPlan | None) -> list[str]:
-    """What gives a plan's answers away; the one place that asks pipeline/leakage.py, where it exists."""
-    if plan is None or importlib.util.find_spec("pipeline.leakage") is None:
-        return []
-    return [str(leak) for leak in importlib.import_module("pipeline.leakage").find_leaks(tables, plan)]
+    """What gives a plan's answers away."""
+    return [str(leak) for leak in find_leaks(tables, plan)] if plan is not None else []
 
 
 def _tasks(plan: TrainPlan, manifest: PartitionManifest) -> list[Use]:

@@ -1,6 +1,6 @@
 """`python -m pipeline leaks`: looks for answers that lie in the question, and writes leaks.json.
 
-A JSON list, one object for each finding, as `leak_targets.Leak` names the fields.
+A JSON list, one object for each finding, as `targets.Leak` names the fields.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
+from pipeline.baselines.stored_graph import load_graph_tables
 from pipeline.config import TrainPlan
 from pipeline.durable import write_whole
-from pipeline.leakage import find_leaks
+from pipeline.leaks.find import find_leaks
 from pipeline.plan_check import check_against
-from pipeline.stored_graph import load_graph_tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:

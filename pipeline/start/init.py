@@ -22,7 +22,7 @@ from partition.guess_toml import graph_toml
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFile, InputFolder, reading, write_text, writing
 from partition.tables import load_tables, table_files
-from pipeline.starter import Starter, starter_plan
+from pipeline.start.plan import Starter, starter_plan
 
 PLAN_FILE = "plan.toml"
 

@@ -16,10 +16,10 @@ from partition.errors import LMGNNError, StoreError, UsageError
 from partition.manifest import PartitionManifest
 from pipeline.config import TrainPlan
 from pipeline.events import events_path, read_events
-from pipeline.mistakes import Judged, read_judged, with_texts
 from pipeline.overview import leak_warnings, number
-from pipeline.rankings import Example, read_examples
-from pipeline.stageview import NEGATED_LOSS, Event, StageView, stage_view
+from pipeline.report.mistakes import Judged, read_judged, with_texts
+from pipeline.report.rankings import Example, read_examples
+from pipeline.report.stageview import NEGATED_LOSS, Event, StageView, stage_view
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from partition.errors import LMGNNError
-from pipeline.nodetexts import Texts, node_texts, one_line
+from pipeline.report.nodetexts import Texts, node_texts, one_line
 
 _QUERY_LETTERS = 260
 _CANDIDATE_LETTERS = 110

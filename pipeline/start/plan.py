@@ -15,7 +15,7 @@ import numpy as np
 from partition.manifest import SPLITS
 from partition.tables import EdgeTable, GraphTables, NodeTable
 from pipeline.config import DEFAULT_LM
-from pipeline.starter_sizes import BATCH, TRAINERS, Sizes, TaskSize, sizes_of, two_digits
+from pipeline.start.sizes import BATCH, TRAINERS, Sizes, TaskSize, sizes_of, two_digits
 
 _WARM_BATCH = 256
 _WARM_STEPS = 600

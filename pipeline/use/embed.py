@@ -20,7 +20,9 @@ from partition.columns import read_texts
 from partition.errors import UsageError
 from partition.tokens import tokenize
 from pipeline.batch import Ragged
-from pipeline.exported import (
+from pipeline.lm import TextEncoder
+from pipeline.plain import nearest
+from pipeline.use.exported import (
     Exported,
     best_device,
     check_output,
@@ -29,8 +31,6 @@ from pipeline.exported import (
     read_columns,
     write_blocks,
 )
-from pipeline.lm import TextEncoder
-from pipeline.plain import nearest
 
 _TEXTS = 8192
 """Texts in memory at a time; among so many there are always enough of one length for a pass."""

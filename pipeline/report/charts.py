@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.nodetexts import one_line
 from pipeline.overview import metric_name
-from pipeline.projection import Panel
-from pipeline.stageview import NEGATED_LOSS, TIME_PARTS, Evaluation, StageView
+from pipeline.report.nodetexts import one_line
+from pipeline.report.projection import Panel
+from pipeline.report.stageview import NEGATED_LOSS, TIME_PARTS, Evaluation, StageView
 
 INK, MUTED, LINE, ACCENT, QUIET = "#010101", "#010102", "#010103", "#010104", "#010105"
 PALETTE = tuple(f"#0102{n:02x}" for n in range(9))

@@ -18,7 +18,7 @@ from partition.manifest import PartitionManifest
 from partition.reader import open_tokens
 from pipeline.batch import Batch, Ragged
 from pipeline.config import EnginePlan, StagePlan
-from pipeline.costs import Cost, LMCosts
+from pipeline.cost.figures import Cost, LMCosts
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from partition.tables import GraphTables
-from pipeline.leak_targets import MOST_EXAMPLES, Leak, Targets
+from pipeline.leaks.targets import MOST_EXAMPLES, Leak, Targets
 
 LONG = 20
 """Characters from which on two equal texts are no coincidence."""

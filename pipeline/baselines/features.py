@@ -16,7 +16,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-from pipeline.stored_graph import Edges
+from pipeline.baselines.stored_graph import Edges
 
 WIDTH = 128
 """Dimensions of spectral rows and of neighbourhoods reduced."""

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
 from partition.tables import EdgeTable, GraphTables
-from pipeline.leak_targets import Leak, Targets
+from pipeline.leaks.targets import Leak, Targets
 
 SAME_SHARE = 0.01
 """So many evaluation targets joined by their own relation are a warning; fewer hardly move a figure."""

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from partition.errors import UsageError
-from pipeline.baseline_classes import class_baselines
-from pipeline.baseline_features import Features
-from pipeline.baseline_links import Baseline, link_baselines
+from pipeline.baselines.classes import class_baselines
+from pipeline.baselines.features import Features
+from pipeline.baselines.links import Baseline, link_baselines
+from pipeline.baselines.stored_graph import StoredGraph
 from pipeline.config import TaskPlan, TrainPlan
 from pipeline.durable import write_whole
-from pipeline.stored_graph import StoredGraph
 
 Found = Mapping[str, Mapping[str, Baseline]]
 """Task -> baseline -> its figures."""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from partition.manifest import PartitionManifest
 from pipeline.config import StagePlan, TrainPlan
-from pipeline.costs import Cost, LMCosts, StageCost
-from pipeline.measure import measure_graph, measure_lm, measure_step, sample_texts
+from pipeline.cost.figures import Cost, LMCosts, StageCost
+from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sample_texts
+from pipeline.cost.passes import evaluations, judges_whole_graph, passes
+from pipeline.cost.trial import Trial, Trials
 from pipeline.model import LMGNN, TEXT_ONLY
-from pipeline.passes import evaluations, judges_whole_graph, passes
-from pipeline.trial import Trial, Trials
 
 _KEPT = 1.8
 """Heap that trainers hold on a CPU over what they need at a time: glibc is told to keep freed memory

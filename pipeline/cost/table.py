@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.costs import Estimate, StageCost
+from pipeline.cost.figures import Estimate, StageCost
 
 
 def show(answer: Estimate, console: Console) -> None:

@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import StandardScaler, normalize
 
-from pipeline.baseline_features import WIDTH, Features
-from pipeline.baseline_links import Baseline
-from pipeline.stored_graph import Labelled
+from pipeline.baselines.features import WIDTH, Features
+from pipeline.baselines.links import Baseline
+from pipeline.baselines.stored_graph import Labelled
 
 SPARSE_C = (10.0, 30.0, 100.0)
 DENSE_C = (0.01, 0.1, 1.0)

@@ -1,0 +1,1 @@
+"""What classical methods reach on the tasks of a run."""

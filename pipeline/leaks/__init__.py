@@ -1,0 +1,1 @@
+"""Answers that lie in the question."""

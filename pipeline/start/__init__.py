@@ -1,0 +1,1 @@
+"""The first steps with tables of one's own: init and check."""

@@ -1,0 +1,1 @@
+"""What a finished run answers: predict and embed."""
