@@ -108,6 +108,8 @@ class ModelPlan:
     rows. Take it for types whose nodes are met in evaluation but not in training (a split by groups)."""
     bases: int = 0
     """Basis matrices that relations share (RGCN); 0 = one matrix each."""
+    degrees: bool = True
+    """Let each layer of rgcn and sage see how many neighbours a node has under each relation."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:

@@ -35,14 +35,20 @@ class GNN(nn.Module):
     uses_edges = True
     """False: the encoder needs no sampled layers; `forward((), h)` maps all rows."""
 
-    def __init__(self, layers: Sequence[nn.Module], *, dropout: float) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], *, dropout: float, degrees: Sequence[nn.Module] = ()
+    ) -> None:
+        """`degrees`: what is added behind each layer, called as `degree(Layer, {type: M x D})`."""
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.degrees = nn.ModuleList(degrees)
         self.dropout = nn.Dropout(dropout)
 
     def step(self, index: int, layer: Layer, h: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Layer `index` and what follows it: one step of layer-wise inference."""
         out = self.layers[index](layer, h)
+        if len(self.degrees):
+            out = self.degrees[index](layer, out)
         if index == len(self.layers) - 1:
             return out
         return {name: self.dropout(rows.relu()) for name, rows in out.items()}
@@ -81,6 +87,33 @@ def aggregate(edges: Edges, h: Tensor, rows: int, *, mean: bool) -> Tensor:
         ones = messages.new_ones(len(messages))
         total = total / ones.new_zeros(rows).index_add(0, edges.destination, ones).clamp(min=1)[:, None]
     return total.to(h.dtype)
+
+
+class Degrees(nn.Module):
+    """Adds log(1 + in-degree of the node under r) times a learnt vector b_r, for every relation r.
+
+    A mean over neighbours hides how many there are, and how often a node is linked to is half the
+    answer to who is linked next. The degree is that without the batch's excluded edges: it is
+    summed from the scales of the sampled ones.
+    """
+
+    def __init__(self, relations: Sequence[Relation], width: int) -> None:
+        super().__init__()
+        self.relations = tuple(relations)
+        self.weights = nn.ParameterDict(
+            {module_key(name): nn.Parameter(torch.zeros(width)) for name, _, _ in relations}
+        )
+
+    def forward(self, layer: Layer, out: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        out = dict(out)
+        for name, _, destination in self.relations:
+            edges = layer.edges.get(name)
+            if edges is not None and edges.source.numel() > 0:
+                weight = self.weights[module_key(name)]
+                rows = weight.new_zeros(layer.destinations[destination])
+                degree = rows.index_add(0, edges.destination, edges.scale.to(weight.dtype))
+                out[destination] = out[destination] + degree.log1p()[:, None] * weight
+        return out
 
 
 class RGCNLayer(nn.Module):
@@ -164,6 +197,7 @@ class RGCN(GNN):
         super().__init__(
             [RGCNLayer(relations, plan.hidden, bases=plan.bases, mean=mean) for _ in range(plan.gnn_layers)],
             dropout=plan.dropout,
+            degrees=_degrees(plan, relations),
         )
 
 
@@ -180,6 +214,7 @@ class SAGE(GNN):
         super().__init__(
             [SAGELayer(node_types, relations, plan.hidden) for _ in range(plan.gnn_layers)],
             dropout=plan.dropout,
+            degrees=_degrees(plan, relations),
         )
 
 
@@ -196,6 +231,10 @@ class MLP(GNN):
         """All rows of `h` without layers, else those of the last layer's destinations."""
         rows = layers[-1].destinations if layers else {name: len(values) for name, values in h.items()}
         return self.step(0, Layer(sources=rows, destinations=rows, edges={}), h)
+
+
+def _degrees(plan: ModelPlan, relations: Sequence[Relation]) -> list[nn.Module]:
+    return [Degrees(relations, plan.hidden) for _ in range(plan.gnn_layers)] if plan.degrees else []
 
 
 def _own_linear(own: nn.ModuleDict, rows: Mapping[str, int], h: Mapping[str, Tensor]) -> dict[str, Tensor]:

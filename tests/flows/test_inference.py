@@ -71,9 +71,12 @@ def dense_embeddings(plan: TrainPlan, run: Path, oracle: Oracle, graph: Path) ->
                 adjacency = torch.zeros(len(h[info.destination]), len(h[info.source]))
                 for (s, d), count in oracle.edges[info.name].items():
                     adjacency[d, s] = count
+                degree = adjacency.sum(1)
                 if plan.model.aggregate == "mean":
-                    adjacency /= adjacency.sum(1, keepdim=True).clamp(min=1)
+                    adjacency = adjacency / adjacency.sum(1, keepdim=True).clamp(min=1)
                 new[info.destination] += adjacency @ h[info.source] @ layer.weight(info.name).T
+                bias = encoder.gnn.degrees[index].weights[f"of {info.name}"]
+                new[info.destination] += torch.outer(degree.log1p(), bias)
             h = {t: rows.relu() for t, rows in new.items()} if index == 0 else new
     return h
 

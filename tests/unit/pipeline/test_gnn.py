@@ -102,6 +102,21 @@ def test_rgcn_equals_equation_1_with_dense_matrices(aggregate, bases):
     assert_same(gnn((layer,), h), rgcn_oracle(gnn.layers[0], layer, h, mean=aggregate == "mean"))
 
 
+@pytest.mark.parametrize("kind", ["rgcn", "sage"])
+def test_degrees_add_the_logarithm_of_each_relation_s_true_in_degree(kind):
+    layer, h = random_layer(1), inputs()
+    plain, seeing = encoder(gnn=kind, degrees=False), encoder(gnn=kind)
+    seeing.load_state_dict(plain.state_dict(), strict=False)
+    expected = plain((layer,), h)
+    for relation in RELATIONS:
+        weight = seeing.degrees[0].weights[module_key(relation[0])]
+        with torch.no_grad():
+            weight.copy_(torch.randn(WIDTH, dtype=torch.float64))
+        degree = dense(layer, relation, scaled=True).sum(1)
+        expected[relation[2]] = expected[relation[2]] + torch.outer(degree.log1p(), weight)
+    assert_same(seeing((layer,), h), expected)
+
+
 def test_sage_equals_one_matrix_over_the_concatenation_of_self_and_neighbour_mean():
     gnn = encoder(gnn="sage")
     layer, h = random_layer(2), inputs()
@@ -241,7 +256,7 @@ def test_too_few_layers_in_the_batch_is_an_error():
 
 
 def test_bases_are_fewer_weights():
-    count = {bases: sum(p.numel() for p in encoder(bases=bases).parameters()) for bases in (0, 2)}
+    count = {bases: sum(p.numel() for p in encoder(bases=bases).layers.parameters()) for bases in (0, 2)}
     assert count[0] == (1 + len(RELATIONS)) * WIDTH**2
     assert count[2] == (1 + 2) * WIDTH**2 + 2 * len(RELATIONS)
 
