@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import AutoModel
 
 from pipeline.batch import Batch, LinkTargets
 from pipeline.config import StagePlan, TrainPlan
-from pipeline.model import LMGNN
+from pipeline.model import LMGNN, learnable_types
 
 
 @pytest.fixture
@@ -143,3 +144,11 @@ def test_a_stage_trains_its_own_parameters_and_freezes_the_rest(
     assert {name.split(".")[0] for name in named} == expected
     assert len(groups["lm"]) + len(groups["rest"]) == len(named)
     assert bool(groups["lm"]) == (kind != "gnn_warm")
+
+
+def test_nodes_of_a_bare_type_start_alike(plan: TrainPlan) -> None:
+    bare = replace(plan, model=replace(plan.model, bare=("author",)))
+    assert learnable_types(bare.model, MANIFEST) == ()
+    encoder = LMGNN(bare, MANIFEST).encoder("cites")
+    rows = encoder.inputs(Batch({"author": torch.arange(3)}), {})["author"]
+    torch.testing.assert_close(rows, encoder.bare["of author"].expand(3, -1))
