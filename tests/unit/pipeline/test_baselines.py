@@ -1,4 +1,4 @@
-"""pipeline/baselines/compare.py and its link baselines against brute force, over real partitions of a small graph."""
+"""baselines/compare.py and its link baselines against brute force, over real partitions of a small graph."""
 
 from __future__ import annotations
 
