@@ -378,7 +378,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
         if isinstance(node, list):
             found = [item for item in node if isinstance(item, dict) and item.get("name") == name]
             if not found:
-                raise UsageError(f"--set {text}: no stage {name!r}")
+                known = [str(item.get("name")) for item in node if isinstance(item, dict)]
+                raise UsageError(f"--set {text}: no stage {name!r}{nearest(name, known)}")
             node = found[0]
         elif isinstance(node, dict):
             node = node.setdefault(name, {})

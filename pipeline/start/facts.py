@@ -15,7 +15,7 @@ from partition.manifest import SPLITS, NodeTypeInfo, PartitionManifest, Relation
 from partition.schema import GraphSchema
 from partition.tables import EdgeTable, GraphTables, NodeTable
 
-_SPLIT_HINT = "lmgnn init FOLDER --split 80,10,10 --force draws one into a copy of the table"
+_SPLIT_HINT = "add a split column with train, valid and test to its table and name it: split = …"
 
 
 @dataclass(frozen=True)
