@@ -125,7 +125,8 @@ def told_node_classes(tables: GraphTables, targets: Targets) -> Iterator[Leak]:
                 message = (
                     f"the {getattr(table.schema, other)!r} at the other end of {name!r} tells the class: "
                     f"accuracy {accuracy:.3f} for {covered.mean():.0%} of the validation nodes, the majority "
-                    f"{majority:.3f}; fine if it is known when you predict, else leave the relation out of graph.relations"
+                    f"{majority:.3f}; fine if it is known when you predict, else leave the relation out of "
+                    "graph.relations"
                 )
                 examples = targets.examples(tables, valid[covered])
                 found = int(covered.sum())
