@@ -182,7 +182,7 @@ def test_leak_warnings_come_first_with_their_examples(run: Path) -> None:
     html = section(render(run), "Leaks")
     text = Reader(html).text
     assert "1 warning:" in text
-    assert "1 234 test targets 12.3 % the class stands in the text id: 7 · text: <u>web</u> plain" in text
+    assert "1 234 targets 12.3 % the class stands in the text id: 7 · text: <u>web</u> plain" in text
     assert text.index("stands in the text") < text.index("both ways")
     assert "<u>" not in html
 
