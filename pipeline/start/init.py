@@ -93,7 +93,7 @@ def _write(file: InputFile, text: str) -> None:
 
 def read_schema(graph: InputFile) -> GraphSchema:
     """graph.toml, parsed; UsageError or DataError naming it."""
-    with reading(graph.name, hint="`lmgnn init FOLDER` writes one"):
+    with reading(graph.path, hint="`lmgnn init FOLDER` writes one"):
         raw = graph.fs.cat_file(graph.path)
     try:
         return parse_schema(raw.decode("utf-8"), where=graph.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,16 @@ def test_types_and_relations_are_those_of_a_real_partition(tmp_path: Path) -> No
     assert facts == [
         (t.name, t.count, t.text, t.feature_width, t.classes, t.targets) for t in real.node_types
     ]
+
+
+def test_a_plan_s_graph_is_looked_for_in_the_checkout_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkout = Path(__file__).resolve().parents[3]
+    (tmp_path / "plan.toml").write_text(
+        'name = "far"\n[graph]\npath = "examples/python_packages"\n[tasks.uses]\nrelations = ["uses"]\n'
+        '[[stages]]\nname = "warm"\nkind = "gnn_warm"\ntask = "uses"\n'
+    )
+    with pytest.raises(DataError, match=re.escape(str(checkout / "examples" / "python_packages"))):
+        main([str(tmp_path / "plan.toml")])

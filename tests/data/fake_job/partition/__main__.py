@@ -31,7 +31,7 @@ manifest = PartitionManifest(
     hosts=int(options.hosts),
     trainers=int(options.trainers),
     node_types=(NodeTypeInfo("paper", 12, text=True, tokens=60),),
-    relations=(RelationInfo("uses", "paper", "paper", 20, targets={"train": 8, "valid": 2, "test": 2}),),
+    relations=(RelationInfo("uses", "paper", "paper", 40, targets={"train": 32, "valid": 2, "test": 2}),),
     clusters=(1,) * int(options.hosts) * int(options.trainers),
     offsets={},
     options={},
