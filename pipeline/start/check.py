@@ -29,7 +29,7 @@ from pipeline.start.facts import GraphFacts, Labels, as_manifest, graph_facts
 from pipeline.start.init import read_schema
 from pipeline.start.sizes import TRAINERS
 
-_HOME = Path(__file__).resolve().parents[1]
+_HOME = Path(__file__).resolve().parents[2]
 """The checkout, which a plan's relative paths count from where its own folder has no such thing."""
 
 
