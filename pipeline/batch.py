@@ -17,7 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_BY_TYPE = ("nodes", "train_rows", "hidden", "embedded", "features", "learnable")
+_BY_TYPE = (
+    "nodes", "train_rows", "hidden", "embedded", "hits", "stale", "stale_rows", "features", "learnable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,14 @@ class Batch:
     hidden: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> int64 T: labels of the tokens that mlm hid in `tokens`; -100 for the others."""
     embedded: Mapping[str, Tensor] = field(default_factory=dict)
-    """Text type -> float N x D, text embeddings computed before (frozen LM); instead of tokens."""
+    """Text type -> float N x D, text embeddings computed before; instead of tokens (frozen LM), or, for
+    a type in `hits`, float H x D of those positions alone."""
+    hits: Mapping[str, Tensor] = field(default_factory=dict)
+    """Text type -> int64 H, positions whose embeddings came from the cache; none of `train_rows`."""
+    stale: Mapping[str, Tensor] = field(default_factory=dict)
+    """Text type -> int64 S, positions found in the cache that are computed again all the same."""
+    stale_rows: Mapping[str, Tensor] = field(default_factory=dict)
+    """Text type -> float S x D, what the cache held of them."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
     """Type -> float32 N x D, numeric features."""
     learnable: Mapping[str, Tensor] = field(default_factory=dict)

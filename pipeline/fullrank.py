@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.graph import Graph, Table
+from pipeline.graph import Graph, RowSource
 from pipeline.targets import Links, read_links
 from pipeline.tasks import LinkHead, RankSums
 
@@ -77,7 +77,7 @@ class _Counts:
 def full_ranking(
     graph: Graph,
     head: LinkHead,
-    tables: Mapping[str, Table],
+    tables: Mapping[str, RowSource],
     relations: Sequence[str],
     *,
     parts: Sequence[int],
@@ -180,7 +180,7 @@ def _questions(
 def _count(
     graph: Graph,
     head: LinkHead,
-    tables: Mapping[str, Table],
+    tables: Mapping[str, RowSource],
     questions: _Questions,
     device: torch.device,
     alive: Callable[[], None],
@@ -232,7 +232,7 @@ def _compare(true: Tensor, scores: Tensor, free: Tensor, before: Tensor) -> Tens
 
 
 def _true_scores(
-    head: LinkHead, questions: _Questions, kept: Tensor, asked: Table, device: torch.device
+    head: LinkHead, questions: _Questions, kept: Tensor, asked: RowSource, device: torch.device
 ) -> Tensor:
     """float32 B."""
     found = []

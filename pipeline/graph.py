@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dgl
 import torch
@@ -54,6 +54,14 @@ class Neighbours:
     """float32 E: see batch.Edges."""
 
 
+class RowSource(Protocol):
+    """What rows of nodes are read from."""
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Rows of typed ids, from whichever host."""
+        ...
+
+
 class Table:
     """Rows for all nodes of a type, sharded by owner host. Owners write; a row that was written
     counts for others after the next barrier, since DGL promises no read-your-write."""
@@ -74,6 +82,10 @@ class Table:
         """Overwrite the rows of `first`, `first` + 1, ..., which this host must own."""
         start = first - self._first_local
         self._tensor.local_partition[start : start + len(rows)] = rows
+
+    def put(self, ids: Tensor, rows: Tensor) -> None:
+        """Overwrite the rows of distinct nodes, which this host must own."""
+        self._tensor.local_partition[ids - self._first_local] = rows
 
 
 class Embedding:

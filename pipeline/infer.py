@@ -17,7 +17,9 @@ from pipeline.batch import Batch
 from pipeline.graph import Graph, Table
 from pipeline.inputs import Inputs
 from pipeline.model import LMGNN, GraphEncoder
+from pipeline.records import Stamp
 from pipeline.sampling import expand
+from pipeline.texttable import TextTable
 
 _TEXTS = 1024
 """Texts fetched at a time."""
@@ -33,7 +35,7 @@ class Inference:
         graph: Graph,
         model: LMGNN,
         inputs: Inputs,
-        texts: Mapping[str, Table],
+        texts: Mapping[str, TextTable],
         parts: Sequence[int],
         device: torch.device,
         *,
@@ -46,17 +48,22 @@ class Inference:
         self.encoded_texts = 0
         """Texts that this trainer has encoded so far."""
 
-    def encode_texts(self, *, version: object, rows_per_batch: int) -> None:
-        """Store the embedding of every text; skipped when `version` says that nothing changed."""
+    def encode_texts(self, *, version: object, stamp: Stamp, rows_per_batch: int) -> None:
+        """Store the embedding of every text with a stamp; skipped when `version` says that nothing
+        changed."""
         if version == self._text_version:
             return
         for node_type, table in self._texts.items():
             for ids in self._own(node_type, _TEXTS):
                 rows = self.encoded(node_type, ids, rows_per_batch=rows_per_batch)
-                table.write(int(ids[0]), rows.cpu().to(table.dtype))
+                table.write(int(ids[0]), rows.cpu(), stamp)
                 self.encoded_texts += len(ids)
         self._meet()
         self._text_version = version
+
+    def forget_texts(self) -> None:
+        """To be called when stored embeddings were overwritten by others than those of one model."""
+        self._text_version = None
 
     @torch.no_grad()
     def encoded(self, node_type: str, ids: Tensor, *, rows_per_batch: int) -> Tensor:

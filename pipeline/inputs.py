@@ -9,14 +9,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Ragged
+from pipeline.cache import EmbeddingCache
 from pipeline.config import ModelPlan
-from pipeline.graph import Embedding, Graph, Table
+from pipeline.graph import Embedding, Graph
 from pipeline.hashing import key_of
 from pipeline.lm import TextEncoders
 from pipeline.model import learnable_types, text_types
 from pipeline.sampling import choose_train_rows
 from pipeline.text import mask_tokens
+from pipeline.texttable import TextTable
 
 
 class Inputs:
@@ -26,7 +28,7 @@ class Inputs:
         self,
         plan: ModelPlan,
         graph: Graph,
-        tables: Mapping[str, Table],
+        tables: Mapping[str, TextTable],
         embeddings: Mapping[str, Embedding],
         device: torch.device,
     ) -> None:
@@ -35,17 +37,31 @@ class Inputs:
         self._text = text_types(graph.manifest)
         self._learnable = learnable_types(plan, graph.manifest)
 
-    def texts(self, batch: Batch, *, budget: int | None) -> Batch:
-        """Tokens of every text node; gradients reach `budget` of them (None: all)."""
+    def texts(self, batch: Batch, *, budget: int | None, cache: EmbeddingCache | None = None) -> Batch:
+        """Tokens of every text node that the cache does not know; gradients reach `budget` of them
+        (None: all)."""
         types = [t for t in self._text if len(batch.nodes.get(t, ()))]
         seeds = batch.layers[-1].destinations if batch.layers else {}
         if budget is None:
             rows: Mapping[str, Tensor] = {t: torch.arange(len(batch.nodes[t])) for t in types}
         else:
             rows = choose_train_rows(batch.nodes, seeds, types, budget=budget, key=batch.key)
-        return replace(
-            batch, tokens={t: self._graph.tokens(t, batch.nodes[t]) for t in types}, train_rows=rows
-        )
+        batch = replace(batch, train_rows=rows)
+        if cache is not None:
+            batch = cache.find(batch)
+        return replace(batch, tokens={t: self._tokens(batch, t) for t in types})
+
+    def _tokens(self, batch: Batch, node_type: str) -> Ragged:
+        """Token lists of a type's nodes; empty, and not fetched, for those with an embedding."""
+        ids = batch.nodes[node_type]
+        if node_type not in batch.hits:
+            return self._graph.tokens(node_type, ids)
+        wanted = torch.ones(len(ids), dtype=torch.bool)
+        wanted[batch.hits[node_type]] = False
+        found = self._graph.tokens(node_type, ids[wanted])
+        lengths = torch.zeros(len(ids), dtype=torch.int64)
+        lengths[wanted] = found.lengths()
+        return Ragged(found.values, torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
 
     def hide_tokens(self, batch: Batch, encoders: TextEncoders, *, share: float) -> Batch:
         """Hide a share of the batch's tokens, for masked LM."""

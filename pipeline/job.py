@@ -21,7 +21,7 @@ from pipeline.durable import write_whole
 from pipeline.events import read_events
 from pipeline.export import export
 from pipeline.fullrank import full_ranking
-from pipeline.graph import Table
+from pipeline.graph import RowSource
 from pipeline.loop import run_stage
 from pipeline.showcase import Showcase
 from pipeline.stages import STAGES, TaskStage
@@ -149,7 +149,7 @@ def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory
 
 
 def _full_ranking(
-    trainer: Trainer, task: str, rule: TaskStage, tables: Mapping[str, Table]
+    trainer: Trainer, task: str, rule: TaskStage, tables: Mapping[str, RowSource]
 ) -> dict[str, float]:
     """Figures of the test edges against all nodes, where the plan asks for them."""
     if not trainer.plan.tasks[task].full_ranking:

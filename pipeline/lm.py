@@ -225,6 +225,12 @@ class TextEncoders(nn.Module):
         assert isinstance(encoder, TextEncoder)
         return encoder
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a pass with gradients differs from one without."""
+        configs = [encoder.base.config for encoder in self.distinct()]
+        return any("dropout" in name and value for c in configs for name, value in c.to_dict().items())
+
     def distinct(self) -> Iterator[TextEncoder]:
         """Every encoder once."""
         for encoder in self.encoders.values():

@@ -15,6 +15,7 @@ import torch
 
 from partition.errors import DataError
 from pipeline.batch import Batch
+from pipeline.cache import CacheState
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.engine import Engine, zero_stage
@@ -42,6 +43,7 @@ class Progress:
     """Evaluations since the best one."""
     seconds: float = 0.0
     finished: bool = False
+    cache: CacheState | None = None
 
 
 def run_stage(trainer: Trainer, stage: StagePlan, resumed: Checkpoint | None) -> Progress:
@@ -96,7 +98,11 @@ class _Loop:
         # first evaluation to switch it on, and a resumed job would differ from an unbroken one.
         trainer.model.train()
         if resumed is not None:
-            progress = self.progress = Progress(**resumed.state["progress"])
+            progress = self.progress = _progress(resumed)
+        trainer.cache = self.rule.cache(progress.cache)
+        if trainer.cache is not None:
+            progress.cache = trainer.cache.state
+        if resumed is not None:
             trainer.load(resumed, self.engine)
         steps = self.schedule.steps
         trainer.record.stage(
@@ -138,12 +144,18 @@ class _Loop:
             torch.manual_seed(key_of(batch.key, "dropout", part))
             loss, _ = self.engine.forward(batch.to(trainer.device), self.stage)
             self.engine.backward(loss, terms=terms, last=position == len(batches) - 1)
+            if trainer.cache is not None:
+                trainer.cache.keep(batch, trainer.model.computed)
             total_loss += loss.detach().to("cpu", torch.float64)
         clock.lap("compute_s")
         factor = rate_factor(step, self.schedule.steps, self.stage.warmup)
         norm = self.engine.step(factor)
         if trainer.sparse is not None:
             trainer.sparse.step(self.stage.embedding_rate * factor, weight=self.engine.embedding_weight)
+        cached: dict[str, float] = {}
+        if trainer.cache is not None:
+            cached = trainer.cache.commit()
+            trainer.inference.forget_texts()
         clock.lap("step_s")
         self.progress.step = step + 1
         if self.rule.trains_lm:
@@ -156,6 +168,7 @@ class _Loop:
             grad_norm=norm,
             lm_tokens=float(self._tokens_run() - tokens_before),
             **_costs([b for _, b in batches]),
+            **cached,
             **{"remote_rows": 0.0, **trainer.graph.take_costs()},
             **clock.laps,
         )
@@ -233,9 +246,15 @@ class _Loop:
             best = self.best.latest()
             if best is not None:
                 trainer.load(best, None)
-        progress.finished = True
+        progress.finished, trainer.cache, progress.cache = True, None, None
         self._checkpoint()
         self.engine.close()
+
+
+def _progress(saved: Checkpoint) -> Progress:
+    stored = dict(saved.state["progress"])
+    cache = stored.pop("cache")
+    return Progress(**stored, cache=CacheState(**cache) if cache else None)
 
 
 def rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -257,10 +276,11 @@ def _sizes(trainer: Trainer, targets: dict[int, Any]) -> tuple[int, ...]:
 def _costs(batches: list[Batch]) -> dict[str, float]:
     trained = sum(len(rows) for batch in batches for rows in batch.train_rows.values())
     texts = sum(len(tokens) for batch in batches for tokens in batch.tokens.values())
+    found = sum(len(rows) for batch in batches for rows in batch.hits.values())
     return {
         "targets": float(sum(batch.terms for batch in batches)),
         "lm_rows_trained": float(trained),
-        "lm_rows_forward": float(texts - trained),
+        "lm_rows_forward": float(texts - trained - found),
         "nodes": float(sum(len(ids) for batch in batches for ids in batch.nodes.values())),
     }
 

@@ -115,6 +115,8 @@ class LMGNN(nn.Module):
     def __init__(self, plan: TrainPlan, manifest: PartitionManifest) -> None:
         super().__init__()
         self.plan = plan
+        self.computed: dict[str, Tensor] = {}
+        """Text embeddings of the last forward pass, for the cache: type -> N x D."""
         types = text_types(manifest)
         self.text = TextEncoders.from_plan(plan.model, types)
         widths = {t: self.text.of(t).width for t in types}
@@ -172,14 +174,16 @@ class LMGNN(nn.Module):
         yield from self.named_buffers()
 
     def embed_texts(self, batch: Batch, *, forward_rows: int) -> dict[str, Tensor]:
-        """Type -> N x D. Gradients reach `train_rows`; the other texts run forward only, in
-        sub-batches of `forward_rows` (paper 4.4.2, "back-propagate on samples")."""
+        """Type -> N x D. Gradients reach `train_rows`; rows of `hits` are given; the other texts run
+        forward only, in sub-batches of `forward_rows` (paper 4.4.2, "back-propagate on samples")."""
         embedded = dict(batch.embedded)
         for node_type, tokens in batch.tokens.items():
             encoder = self.text.of(node_type)
             rows = batch.train_rows[node_type]
             forward_only = torch.ones(len(tokens), dtype=torch.bool, device=rows.device)
             forward_only[rows] = False
+            if node_type in batch.hits:
+                forward_only[batch.hits[node_type]] = False
             others = forward_only.nonzero().squeeze(1)
             trained = encoder(tokens.select(rows)) if len(rows) else None
             width = encoder.width
@@ -188,6 +192,8 @@ class LMGNN(nn.Module):
             if len(others):
                 encoded = encoder.encode(tokens.select(others), rows_per_batch=forward_rows)
                 out = out.index_copy(0, others, encoded.to(dtype))
+            if node_type in batch.hits:
+                out = out.index_copy(0, batch.hits[node_type], batch.embedded[node_type].to(dtype))
             embedded[node_type] = out if trained is None else out.index_copy(0, rows, trained)
         return embedded
 
@@ -196,6 +202,7 @@ class LMGNN(nn.Module):
         if stage.kind == "mlm":
             return self._masked_loss(batch)
         text = self.embed_texts(batch, forward_rows=stage.forward_rows)
+        self.computed = {name: rows.detach() for name, rows in text.items()}
         if stage.kind in TEXT_ONLY:
             return as_head(self.text_head(stage.name)).loss(text, batch, self.ends)
         hidden = self.encoder(stage.task)(batch, text)

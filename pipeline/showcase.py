@@ -18,7 +18,7 @@ from pipeline.batch import Ragged
 from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
 from pipeline.durable import write_whole
-from pipeline.graph import Table
+from pipeline.graph import RowSource
 from pipeline.hashing import hash_ids, key_of
 from pipeline.model import text_types
 from pipeline.targets import Links, read_links
@@ -67,12 +67,12 @@ class Showcase:
             self._save_rows("text", rows)
             self._save_examples("before", self._rank_texts())
 
-    def rows(self, name: str, tables: Mapping[str, Table]) -> None:
+    def rows(self, name: str, tables: Mapping[str, RowSource]) -> None:
         """Store the nodes' rows of `tables` under a panel's name (graph_lm, lm_gnn)."""
         if self._links is not None:
             self._save_rows(name, {t: tables[t].read(i) for t, i in self._ids(self._links).items()})
 
-    def after(self, tables: Mapping[str, Table], head: nn.Module) -> None:
+    def after(self, tables: Mapping[str, RowSource], head: nn.Module) -> None:
         """Rank the examples' candidates with the trained model."""
         if self._links is None:
             return

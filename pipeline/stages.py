@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.batch import Batch
+from pipeline.cache import CacheState, EmbeddingCache, first_state
 from pipeline.config import StagePlan
-from pipeline.graph import Table
+from pipeline.graph import RowSource
 from pipeline.hashing import key_of, permutation
 from pipeline.labelling import EdgeObjective, NodeObjective
 from pipeline.linking import LinkObjective
@@ -34,6 +35,11 @@ class StageRule(Protocol):
 
     def begin(self) -> None:
         """Called once by all trainers together, before the optimiser is made."""
+        ...
+
+    def cache(self, state: CacheState | None) -> EmbeddingCache | None:
+        """What the stage reads and writes embeddings by, if it does; `state` comes of a checkpoint of
+        the stage. A collective call."""
         ...
 
     def targets(self, part: int) -> Any: ...
@@ -71,6 +77,9 @@ class MaskedLMStage:
 
     def begin(self) -> None:
         pass
+
+    def cache(self, state: CacheState | None) -> EmbeddingCache | None:
+        return None
 
     def targets(self, part: int) -> Texts:
         return read_texts(self._trainer.graph.manifest, part=part, split="train")
@@ -125,6 +134,9 @@ class TaskStage:
     def begin(self) -> None:
         self.objective.prepare(self.head())
 
+    def cache(self, state: CacheState | None) -> EmbeddingCache | None:
+        return None
+
     def targets(self, part: int) -> Any:
         return self.objective.targets(part, "train")
 
@@ -132,10 +144,9 @@ class TaskStage:
         return self.objective.batch(targets, part, key)
 
     def _encode_texts(self) -> None:
-        trainer = self._trainer
-        trainer.inference.encode_texts(version=trainer.lm_version, rows_per_batch=self._stage.forward_rows)
+        self._trainer.encode_texts(rows_per_batch=self._stage.forward_rows)
 
-    def tables(self) -> Mapping[str, Table]:
+    def tables(self) -> Mapping[str, RowSource]:
         """What targets are judged on: type -> representation of every node."""
         self._encode_texts()
         return self._trainer.inference.embed(self._stage.task)
@@ -146,11 +157,11 @@ class TaskStage:
     def evaluate(self, split: str, limit: int) -> dict[str, float]:
         return self.judge(self.tables(), split, limit)
 
-    def judge(self, tables: Mapping[str, Table], split: str, limit: int) -> dict[str, float]:
+    def judge(self, tables: Mapping[str, RowSource], split: str, limit: int) -> dict[str, float]:
         """`evaluate` on representations computed before."""
         return self.objective.evaluate(self.rows(tables), self.head(), split, limit)
 
-    def rows(self, tables: Mapping[str, Table]) -> Rows:
+    def rows(self, tables: Mapping[str, RowSource]) -> Rows:
         device = self._trainer.device
         return lambda node_type, ids: tables[node_type].read(ids).to(device).float()
 
@@ -164,7 +175,7 @@ class GraphLMStage(TaskStage):
     def inputs(self, batch: Batch) -> Batch:
         return self._trainer.inputs.texts(batch, budget=None)
 
-    def tables(self) -> Mapping[str, Table]:
+    def tables(self) -> Mapping[str, RowSource]:
         self._encode_texts()
         return self._trainer.texts
 
@@ -199,8 +210,22 @@ class WarmStage(TaskStage):
 
 @STAGES.add("joint")
 class JointStage(TaskStage):
-    """Fine-tune everything; gradients reach `train_nodes` texts of a batch."""
+    """Fine-tune everything; gradients reach `train_nodes` texts of a batch, the others come from the
+    cache or run forward only."""
+
+    def cache(self, state: CacheState | None) -> EmbeddingCache | None:
+        trainer, plan = self._trainer, self._trainer.plan.cache
+        if plan.mode == "exact" or not trainer.texts:
+            return None
+        return EmbeddingCache(
+            plan,
+            trainer.texts,
+            trainer.graph.manifest,
+            state=state or first_state(plan, self._stage.name, trainer.lm_version),
+            parts_of=trainer.gather(list(trainer.parts)),
+            keep_trained=not trainer.model.text.has_dropout,
+        )
 
     def inputs(self, batch: Batch) -> Batch:
-        inputs = self._trainer.inputs
-        return inputs.others(inputs.texts(batch, budget=self._stage.train_nodes))
+        inputs, budget = self._trainer.inputs, self._stage.train_nodes
+        return inputs.others(inputs.texts(batch, budget=budget, cache=self._trainer.cache))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from partition.errors import StoreError
+from pipeline.cache import EmbeddingCache, model_number
 from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
 from pipeline.config import TrainPlan
 from pipeline.engine import Engine
@@ -27,7 +28,9 @@ from pipeline.hashing import hash_ids, key_of
 from pipeline.infer import Inference
 from pipeline.inputs import Inputs
 from pipeline.model import LMGNN, learnable_types, text_types
+from pipeline.records import Stamp
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
+from pipeline.texttable import TextTable
 
 _WEIGHTS = "model.safetensors"
 _OPTIMIZER = "optimizer.pt"
@@ -48,20 +51,19 @@ class Trainer:
     record: RunRecord
     stop: Any
     """Callable: whether this process was asked to save and leave."""
-    texts: dict[str, Table] = field(init=False)
+    texts: dict[str, TextTable] = field(init=False)
     embeddings: dict[str, Embedding] = field(init=False)
     sparse: SparseOptimizer | None = field(init=False)
     inputs: Inputs = field(init=False)
     inference: Inference = field(init=False)
+    cache: EmbeddingCache | None = field(init=False, default=None)
+    """Of the stage that is running, if it has one."""
     _lm_version: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         manifest, hidden = self.graph.manifest, self.plan.model.hidden
         # Tables and embeddings are made by all trainers together, in the same order.
-        self.texts = {
-            t: self.graph.table("text", t, self.model.text.of(t).width, torch.float16)
-            for t in text_types(manifest)
-        }
+        self.texts = {t: TextTable(self.graph, t, self.model.text.of(t).width) for t in text_types(manifest)}
         self.embeddings = {
             t: self.graph.embedding("learnable", t, hidden)
             for t in learnable_types(self.plan.model, manifest)
@@ -100,6 +102,11 @@ class Trainer:
     def lm_changed(self) -> None:
         """To be called after every change of the LM's weights."""
         self._lm_version = ""
+
+    def encode_texts(self, *, rows_per_batch: int) -> None:
+        """Store the embedding of every text under the LM as it is, unless that has been done."""
+        stamp = self.cache.stamp if self.cache else Stamp(model_number(self.lm_version), 0)
+        self.inference.encode_texts(version=self.lm_version, stamp=stamp, rows_per_batch=rows_per_batch)
 
     def stage_store(self, stage: str) -> CheckpointStore:
         """Where the best model of a stage is kept."""
@@ -176,7 +183,12 @@ class Trainer:
 
     def _tables(self, *, state: bool) -> dict[str, Table]:
         tables = {name: embedding.table for name, embedding in self.embeddings.items()}
-        return tables | (self.sparse.tables() if state and self.sparse else {})
+        if state and self.sparse:
+            tables |= self.sparse.tables()
+        if state and self.cache:
+            limit = self.plan.cache.checkpoint_gib * (1 << 30)
+            tables |= {f"{t}|text": text.records for t, text in self.texts.items() if text.bytes <= limit}
+        return tables
 
     def _part_range(self, table: str, part: int) -> tuple[int, int]:
         return self.graph.manifest.part_range(table.partition("|")[0], part)

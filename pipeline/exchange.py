@@ -1,0 +1,54 @@
+"""Brings records of nodes to the trainers whose parts own the nodes. A collective over all trainers.
+
+Owns the routing. The result does not depend on timing: of a node that several trainers computed, the
+lowest rank's record is taken. Shape letters: N nodes, W words of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from partition.manifest import PartitionManifest
+
+
+class Exchange:
+    """Who owns what, on all trainers alike."""
+
+    def __init__(self, manifest: PartitionManifest, parts_of: Sequence[Sequence[int]]) -> None:
+        """`parts_of`: parts of every trainer, by rank."""
+        self._manifest = manifest
+        rank_of = {part: rank for rank, parts in enumerate(parts_of) for part in parts}
+        self._rank_of = torch.tensor([rank_of[part] for part in range(manifest.parts)])
+
+    def __call__(self, node_type: str, ids: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
+        """(ids ascending and distinct, int64 N x W) of this trainer's nodes, from all trainers.
+
+        `ids` int64 N, distinct; `records` int64 N x W."""
+        owner = self._owner(node_type, ids)
+        order = owner.argsort(stable=True)
+        sent = torch.cat([ids[:, None], records], dim=1)[order]
+        counts = torch.bincount(owner, minlength=torch.distributed.get_world_size())
+        received_counts = torch.zeros_like(counts)
+        torch.distributed.all_to_all_single(received_counts, counts)
+        received = sent.new_zeros(int(received_counts.sum()), sent.shape[1])
+        torch.distributed.all_to_all_single(received, sent, received_counts.tolist(), counts.tolist())
+        return _first_of_each(received[:, 0], received[:, 1:])
+
+    def _owner(self, node_type: str, ids: Tensor) -> Tensor:
+        """int64 N: rank of the trainer whose part holds each node."""
+        ends = torch.tensor(
+            [self._manifest.part_range(node_type, part)[1] for part in range(self._manifest.parts)]
+        )
+        return self._rank_of[torch.searchsorted(ends, ids, right=True)]
+
+
+def _first_of_each(ids: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
+    """Of several records of a node the first; they came in the order of the ranks."""
+    order = ids.argsort(stable=True)
+    ids = ids[order]
+    first = torch.ones(len(ids), dtype=torch.bool)
+    first[1:] = ids[1:] != ids[:-1]
+    return ids[first], records[order[first]]

@@ -1,0 +1,47 @@
+"""The stored text embeddings of one node type, sharded over the hosts that own the nodes.
+
+Owns the way from float rows to records and back. What is read is what its record says it is; when a
+row may still be used is decided in cache.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from partition.errors import StoreError
+from pipeline.graph import Graph, Table
+from pipeline.records import Records, Stamp, pack, unpack, words
+
+
+class TextTable:
+    """A record per text node. Like graph.Table: owners write, and what was written counts for other
+    hosts after the next barrier."""
+
+    dtype = torch.float16
+
+    def __init__(self, graph: Graph, node_type: str, width: int) -> None:
+        """Every trainer must make its tables in the same order; `width`: of the embedding."""
+        self.node_type, self.width = node_type, width
+        self.bytes = 8 * words(width) * graph.ids.count[node_type]
+        """On all hosts together."""
+        self.records: Table = graph.table("text", node_type, words(width), torch.int64)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """float16 N x D of nodes whose embeddings must be there; StoreError if one is not."""
+        found = self.look_up(ids)
+        if not bool(found.whole.all()):
+            missing = int(ids[~found.whole][0])
+            raise StoreError(
+                f"the stored text embedding of {self.node_type} {missing} (id of the partition) is damaged "
+                "or was never computed",
+                hint="start the run again: it goes on from its last checkpoint",
+            )
+        return found.rows
+
+    def look_up(self, ids: Tensor) -> Records:
+        return unpack(self.records.read(ids), ids, self.width)
+
+    def write(self, first: int, rows: Tensor, stamp: Stamp) -> None:
+        """Overwrite the rows of `first`, `first` + 1, ..., which this host must own."""
+        self.records.write(first, pack(rows, first + torch.arange(len(rows)), stamp))
