@@ -1,0 +1,94 @@
+"""Runs in place of a trainer: uses the embedding cache over real servers with a model whose every
+embedding tells which node it is of and at which step it was computed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.batch import Batch
+from pipeline.cache import EmbeddingCache, first_state
+from pipeline.config import TrainPlan
+from pipeline.engine import start_collectives
+from pipeline.graph import Graph, start_client
+from pipeline.hashing import hash_ids, key_of
+from pipeline.texttable import TextTable
+
+STEPS, WIDTH = 40, 12
+
+
+def embedding(ids: Tensor, step: int) -> Tensor:
+    """float32 N x WIDTH: the step, then hashes of node and step that float16 holds exactly."""
+    draws = hash_ids(key_of("oracle"), ids[:, None], torch.arange(WIDTH - 1), step) & 0x3FF
+    return torch.cat([torch.full((len(ids), 1), float(step)), draws.float()], dim=1)
+
+
+def main() -> None:
+    env = os.environ
+    run, rank = Path(env["LMGNN_RUN"]), int(env["RANK"])
+    with contextlib.redirect_stdout(None):
+        start_client(Path(env["LMGNN_PARTITION"]), int(env["LMGNN_HOST"]), env["LMGNN_GRAPH_NAME"])
+        graph = Graph(env["LMGNN_GRAPH_NAME"])
+    start_collectives(torch.device("cpu"))
+    plan = TrainPlan.from_json((run / "plan.json").read_text())
+    table = TextTable(graph, "paper", WIDTH)
+    cache = EmbeddingCache(
+        plan.cache,
+        {"paper": table},
+        graph.manifest,
+        state=first_state(plan.cache, "joint", "start"),
+        parts_of=[[part] for part in range(graph.manifest.parts)],
+        keep_trained=True,
+    )
+    out = {"texts": 0, "hits": 0, "wrong": 0, "oldest": 0, "unseen": 0, "served_trained": 0, "foreign": 0}
+    mine: set[tuple[int, int]] = set()
+    seen: dict[int, int] = {}
+    """Node -> last step at which any trainer computed it, which all trainers work out alike."""
+    for step in range(STEPS):
+        computed: set[int] = set()
+        for other in range(graph.manifest.parts):
+            draws = hash_ids(key_of("batch", step, other), torch.arange(graph.ids.count["paper"]))
+            ids = (draws % 4 == 0).nonzero().squeeze(1)
+            batch = Batch(nodes={"paper": ids}, key=key_of(step, other))
+            batch = replace(batch, train_rows={"paper": torch.arange(0, len(ids), 7)})
+            usable = {int(i) for i in ids if 0 <= step - seen.get(int(i), -(1 << 20)) <= plan.cache.max_age}
+            trained = {int(ids[row]) for row in batch.train_rows["paper"]}
+            if other != rank:
+                again = set()  # without refresh every usable text is a hit
+                computed |= {int(i) for i in ids} - (usable - trained - again)
+                continue
+            found = cache.find(batch)
+            rows, positions = found.embedded["paper"].float(), found.hits["paper"]
+            hit = ids[positions]
+            steps = rows[:, 0].long()
+            for node, when, row in zip(hit.tolist(), steps.tolist(), rows, strict=True):
+                out["wrong"] += int(not torch.equal(row, embedding(torch.tensor([node]), when)[0]))
+                out["oldest"] = max(out["oldest"], step - when)
+                out["foreign"] += (node, when) not in mine
+            out["texts"] += len(ids)
+            out["hits"] += len(hit)
+            out["unseen"] += len((usable - trained) ^ set(hit.tolist()))
+            out["served_trained"] += len(trained & set(hit.tolist()))
+            fresh = embedding(ids, step)
+            cache.keep(found, {"paper": fresh})
+            own = set(ids.tolist()) - set(hit.tolist())
+            mine |= {(node, step) for node in own}
+            computed |= own
+        cache.commit()
+        seen |= dict.fromkeys(computed, step)
+    (run / f"cache-{rank}.json").write_text(json.dumps(out))
+    torch.distributed.barrier()
+    graph.close()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

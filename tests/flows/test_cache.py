@@ -1,0 +1,41 @@
+"""The embedding cache over two hosts x two trainers, against what every trainer must see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import build_partition, plan_of, run_processes
+
+CLIENT = Path(__file__).parent / "clients" / "cache_client.py"
+MAX_AGE = 5
+
+
+@pytest.fixture(scope="module")
+def used(toy: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of four trainers counted over 40 steps."""
+    graph, lm, store = toy
+    partition = build_partition(graph, lm, store, hosts=2, trainers=2)
+    plan = plan_of(graph, lm, cache={"max_age": MAX_AGE, "refresh": 0.0})
+    run = run_processes(plan, partition, tmp_path_factory.mktemp("cache"), hosts=2, trainers=2, client=CLIENT)
+    return [json.loads((run / f"cache-{rank}.json").read_text()) for rank in range(4)]
+
+
+def test_every_embedding_found_is_that_of_its_node_at_one_step(used: list[dict[str, Any]]) -> None:
+    assert all(counts["hits"] > 0.5 * counts["texts"] for counts in used)
+    assert [counts["wrong"] for counts in used] == [0] * 4
+
+
+def test_no_embedding_is_older_than_the_bound_and_some_are_that_old(used: list[dict[str, Any]]) -> None:
+    assert [counts["oldest"] for counts in used] == [MAX_AGE] * 4
+
+
+def test_what_any_trainer_computed_is_found_by_all_from_the_next_step_on(used: list[dict[str, Any]]) -> None:
+    assert [counts["unseen"] for counts in used] == [0] * 4
+    assert all(counts["foreign"] > 0 for counts in used)
+
+
+def test_texts_that_gradients_reach_never_come_from_the_cache(used: list[dict[str, Any]]) -> None:
+    assert [counts["served_trained"] for counts in used] == [0] * 4
