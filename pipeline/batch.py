@@ -17,9 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_BY_TYPE = (
-    "nodes", "train_rows", "hidden", "embedded", "hits", "stale", "stale_rows", "features", "learnable",
-)  # fmt: skip
+_TEXTS = ("train_rows", "hidden", "embedded", "hits", "stale", "stale_rows")
+_BY_TYPE = ("nodes", *_TEXTS, "features", "learnable", "known")
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,9 @@ class Batch:
     """Type -> float32 N x D, numeric features."""
     learnable: Mapping[str, Tensor] = field(default_factory=dict)
     """Type -> float32 N x D, rows of the learnable embeddings; may require gradients."""
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """Type -> float32 N x sides x classes: training targets of each class at a node without this batch's
+    own; sides are the node itself, or edges out of it, edges into it, or both in this order."""
     links: Mapping[str, LinkTargets] = field(default_factory=dict)
     """Relation -> true edges and negatives."""
     classes: Mapping[str, ClassTargets] = field(default_factory=dict)

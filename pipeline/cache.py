@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 from partition.manifest import PartitionManifest
 from pipeline.batch import Batch
 from pipeline.config import CachePlan
-from pipeline.exchange import Exchange
+from pipeline.exchange import Exchange, first_of_each
 from pipeline.hashing import hash_ids, key_of
 from pipeline.records import Stamp, pack
 from pipeline.texttable import TextTable
@@ -149,7 +149,8 @@ class EmbeddingCache:
             table = self._tables[node_type]
             ids = torch.cat([torch.zeros(0, dtype=torch.int64), *(i for i, _ in mine)])
             rows = torch.cat([torch.zeros(0, table.width), *(r for _, r in mine)])
-            ids, records = self._exchange(node_type, ids, pack(rows, ids, self.stamp))
+            arrived = self._exchange(node_type, ids, pack(rows, ids, self.stamp))
+            ids, records = first_of_each(*arrived)
             table.records.put(ids, records)
         self._computed.clear()
         drift = torch.cat(self._drift) if self._drift else torch.zeros(0)

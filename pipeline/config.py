@@ -143,6 +143,10 @@ class TaskPlan:
     class_weights: str = "none"
     """balanced: rare classes weigh more, by number of targets / (classes * targets of the class);
     raises macro_f1 where classes are uneven and costs accuracy."""
+    known_labels: bool = False
+    """Let the graph encoder see the classes of training targets other than the batch's own: a node's
+    class, or how the edges at a node are classed. Take it where classes go together along edges and the
+    targets to come will have labelled neighbours; where splits keep neighbours together, they do not."""
     decoder: str = "mlp"
     """Of edge classes: linear over both ends (eq. 3), or mlp: a hidden layer over both ends and
     their product."""
@@ -173,7 +177,9 @@ class TaskPlan:
         else:
             _check(not self.node_type, "task.node_type", self.node_type, "none, since edges are asked for")
             _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
-        if self.kind != "link_prediction":
+        if self.kind == "link_prediction":
+            _check(not self.known_labels, "task.known_labels", True, "false, since links have no classes")
+        else:
             _check(not self.full_ranking, "task.full_ranking", True, "false, since classes are asked for")
         if self.kind == "edge_classification":
             _check(len(self.relations) == 1, "task.relations", self.relations, "one relation")

@@ -1,7 +1,6 @@
-"""Brings records of nodes to the trainers whose parts own the nodes. A collective over all trainers.
+"""Brings what trainers know of nodes to the trainers whose parts own the nodes. A collective over all.
 
-Owns the routing. The result does not depend on timing: of a node that several trainers computed, the
-lowest rank's record is taken. Shape letters: N nodes, W words of a record.
+Owns the routing; what arrives does not depend on timing. Shape letters: N nodes, W words of each.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ class Exchange:
         self._rank_of = torch.tensor([rank_of[part] for part in range(manifest.parts)])
 
     def __call__(self, node_type: str, ids: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
-        """(ids ascending and distinct, int64 N x W) of this trainer's nodes, from all trainers.
+        """(ids, int64 N x W) of this trainer's nodes, from all trainers in the order of their ranks.
 
-        `ids` int64 N, distinct; `records` int64 N x W."""
+        `ids` int64 N; `records` int64 N x W."""
         owner = self._owner(node_type, ids)
         order = owner.argsort(stable=True)
         sent = torch.cat([ids[:, None], records], dim=1)[order]
@@ -35,7 +34,7 @@ class Exchange:
         torch.distributed.all_to_all_single(received_counts, counts)
         received = sent.new_zeros(int(received_counts.sum()), sent.shape[1])
         torch.distributed.all_to_all_single(received, sent, received_counts.tolist(), counts.tolist())
-        return _first_of_each(received[:, 0], received[:, 1:])
+        return received[:, 0], received[:, 1:]
 
     def _owner(self, node_type: str, ids: Tensor) -> Tensor:
         """int64 N: rank of the trainer whose part holds each node."""
@@ -45,8 +44,8 @@ class Exchange:
         return self._rank_of[torch.searchsorted(ends, ids, right=True)]
 
 
-def _first_of_each(ids: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
-    """Of several records of a node the first; they came in the order of the ranks."""
+def first_of_each(ids: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:
+    """(ids ascending and distinct, their records): of several records of a node the first."""
     order = ids.argsort(stable=True)
     ids = ids[order]
     first = torch.ones(len(ids), dtype=torch.bool)

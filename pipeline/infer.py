@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.batch import Batch
 from pipeline.graph import Graph, Table
 from pipeline.inputs import Inputs
+from pipeline.known import KnownLabels
 from pipeline.model import LMGNN, GraphEncoder
 from pipeline.records import Stamp
 from pipeline.sampling import expand
@@ -74,15 +75,17 @@ class Inference:
         return encoder.encode(batch.tokens[node_type], rows_per_batch=rows_per_batch).float()
 
     @torch.no_grad()
-    def embed(self, task: str) -> dict[str, Table]:
-        """Final representation of every node under a task's graph encoder: type -> D = hidden."""
+    def embed(self, task: str, known: KnownLabels | None) -> dict[str, Table]:
+        """Final representation of every node under a task's graph encoder: type -> D = hidden.
+
+        `known`: what the encoder sees of training labels."""
         encoder = self._model.encoder(task)
         encoder.eval()
         tables = self._hidden_tables(0, encoder.hidden)
         for node_type in tables:
             for ids in self._own(node_type, _NODES):
                 batch = self._inputs.others(self._inputs.stored(Batch(nodes={node_type: ids})))
-                batch = batch.to(self._device)
+                batch = (known.fill(batch) if known else batch).to(self._device)
                 rows = encoder.inputs(batch, batch.embedded)[node_type]
                 tables[node_type].write(int(ids[0]), rows.float().cpu())
         self._meet()

@@ -20,6 +20,7 @@ from pipeline.batch import Batch
 from pipeline.config import ModelPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.gnn import build_gnn
 from pipeline.heads import HEADS, as_head
+from pipeline.known import as_features, feature_widths, known_shapes
 from pipeline.lm import TextEncoders
 from pipeline.naming import module_key
 
@@ -68,7 +69,14 @@ class GraphEncoder(nn.Module):
     """What a node is made of -> hidden width -> GNN (eq. 1: h^0 is the text embedding, here
     together with features or a learnable row, projected to one width for all types)."""
 
-    def __init__(self, plan: ModelPlan, manifest: PartitionManifest, text_widths: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        plan: ModelPlan,
+        manifest: PartitionManifest,
+        text_widths: Mapping[str, int],
+        known_widths: Mapping[str, int],
+    ) -> None:
+        """Widths by node type: of text embeddings, and of what known labels become."""
         super().__init__()
         self.hidden = plan.hidden
         learnable = learnable_types(plan, manifest)
@@ -82,6 +90,9 @@ class GraphEncoder(nn.Module):
         )
         self.project = nn.ModuleDict(
             {module_key(n): nn.Linear(width, plan.hidden) for n, width in widths.items()}
+        )
+        self.known = nn.ModuleDict(
+            {module_key(n): nn.Linear(width, plan.hidden, bias=False) for n, width in known_widths.items()}
         )
         self.gnn = build_gnn(
             plan,
@@ -102,6 +113,9 @@ class GraphEncoder(nn.Module):
                 projected[node_type] = self.bare[module_key(node_type)].expand(len(ids), -1)
             else:  # none of this type in the batch
                 projected[node_type] = torch.zeros(len(ids), self.hidden, device=device)
+            if node_type in batch.known:
+                told = self.known[module_key(node_type)](as_features(batch.known[node_type]))
+                projected[node_type] = projected[node_type] + told
         return projected
 
     def forward(self, batch: Batch, text: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,7 +136,12 @@ class LMGNN(nn.Module):
         widths = {t: self.text.of(t).width for t in types}
         self.ends = {r.name: (r.source, r.destination) for r in manifest.relations}
         self.encoders = nn.ModuleDict(
-            {module_key(name): GraphEncoder(plan.model, manifest, widths) for name in plan.tasks}
+            {
+                module_key(name): GraphEncoder(
+                    plan.model, manifest, widths, feature_widths(known_shapes(task, manifest))
+                )
+                for name, task in plan.tasks.items()
+            }
         )
         self.heads = nn.ModuleDict(
             {

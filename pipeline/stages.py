@@ -149,7 +149,14 @@ class TaskStage:
     def tables(self) -> Mapping[str, RowSource]:
         """What targets are judged on: type -> representation of every node."""
         self._encode_texts()
-        return self._trainer.inference.embed(self._stage.task)
+        task = self._stage.task
+        return self._trainer.inference.embed(task, self._trainer.known_labels(task))
+
+    def graph_inputs(self, batch: Batch) -> Batch:
+        """What the graph encoder sees beside texts."""
+        known = self._trainer.known_labels(self._stage.task)
+        batch = self._trainer.inputs.others(batch)
+        return known.fill(batch) if known else batch
 
     def head(self) -> nn.Module:
         return self._trainer.model.head(self._stage.task)
@@ -205,7 +212,7 @@ class WarmStage(TaskStage):
 
     def inputs(self, batch: Batch) -> Batch:
         self._encode_texts()
-        return self._trainer.inputs.others(self._trainer.inputs.stored(batch))
+        return self.graph_inputs(self._trainer.inputs.stored(batch))
 
 
 @STAGES.add("joint")
@@ -227,5 +234,5 @@ class JointStage(TaskStage):
         )
 
     def inputs(self, batch: Batch) -> Batch:
-        inputs, budget = self._trainer.inputs, self._stage.train_nodes
-        return inputs.others(inputs.texts(batch, budget=budget, cache=self._trainer.cache))
+        texts, budget = self._trainer.inputs.texts, self._stage.train_nodes
+        return self.graph_inputs(texts(batch, budget=budget, cache=self._trainer.cache))

@@ -27,6 +27,7 @@ from pipeline.graph import Embedding, Graph, SparseOptimizer, Table
 from pipeline.hashing import hash_ids, key_of
 from pipeline.infer import Inference
 from pipeline.inputs import Inputs
+from pipeline.known import KnownLabels
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.records import Stamp
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
@@ -59,6 +60,7 @@ class Trainer:
     cache: EmbeddingCache | None = field(init=False, default=None)
     """Of the stage that is running, if it has one."""
     _lm_version: str = field(init=False, default="")
+    _known: dict[str, KnownLabels] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         manifest, hidden = self.graph.manifest, self.plan.model.hidden
@@ -107,6 +109,17 @@ class Trainer:
         """Store the embedding of every text under the LM as it is, unless that has been done."""
         stamp = self.cache.stamp if self.cache else Stamp(model_number(self.lm_version), 0)
         self.inference.encode_texts(version=self.lm_version, stamp=stamp, rows_per_batch=rows_per_batch)
+
+    def known_labels(self, task: str) -> KnownLabels | None:
+        """What the task's training targets tell of their neighbours, if it asks for it. A collective
+        call the first time."""
+        plan = self.plan.tasks[task]
+        if not plan.known_labels:
+            return None
+        if task not in self._known:
+            parts_of = self.gather(list(self.parts))
+            self._known[task] = KnownLabels(self.graph, task, plan, self.parts, parts_of)
+        return self._known[task]
 
     def stage_store(self, stage: str) -> CheckpointStore:
         """Where the best model of a stage is kept."""
