@@ -1,15 +1,13 @@
 """Text encoders: Hugging Face models that turn token lists into one vector per text.
 
-Owns loading, cutting to the first layers, pooling, forward-only encoding in sub-batches, the
-masked-LM head on shared weights, and saving in transformers' own format. Never tokenizes and never
-decides which texts get gradients. Shape letters: N texts, L tokens of the longest, T tokens over
-all texts, D width, K masked tokens, V vocabulary.
+Owns pooling, sub-batches, forward-only encoding and the masked-LM head on shared weights. Never
+tokenizes and never decides which texts get gradients; lm_files.py loads. Shape letters: N texts,
+L tokens of the longest, T tokens over all texts, D width, K masked tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,11 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import logging as transformers_logging
 
 from partition.errors import StoreError, UsageError
-from partition.tokens import resolve_model
 from pipeline.batch import Ragged
 from pipeline.config import ModelPlan
+from pipeline.lm_files import load_base, load_model, quiet
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
@@ -48,20 +45,7 @@ class TextEncoder(nn.Module):
     @classmethod
     def from_plan(cls, plan: ModelPlan) -> TextEncoder:
         """Load `plan.lm` in float32; UsageError where it cannot serve as this plan's encoder."""
-        source = resolve_model(plan.lm)
-        with _quiet():
-            try:
-                config = transformers.AutoConfig.from_pretrained(source)
-                _check_config(config, plan)
-                _keep_layers(config, plan.lm_layers)
-                base = _load_base(source, config)
-                tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
-                raise UsageError(
-                    f"model.lm = {plan.lm!r}: {source} cannot be loaded: {str(error).splitlines()[0]}",
-                    hint="give a Hugging Face encoder with config, weights and tokenizer",
-                ) from error
-        _check_positions(base, plan)
+        base, tokenizer, source = load_model(plan)
         return cls(base, tokenizer, pooling=plan.pooling, source=source)
 
     @property
@@ -139,15 +123,15 @@ class TextEncoder(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write config, weights (safetensors) and tokenizer as transformers reads them."""
-        with _quiet():
+        with quiet():
             self.base.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: str | Path) -> None:
         """Take over the weights that `save` wrote; StoreError if they do not fit."""
-        with _quiet():
+        with quiet():
             try:
-                stored = _load_base(folder, self.base.config)
+                stored = load_base(folder, self.base.config)
                 self.base.load_state_dict(stored.state_dict())
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise StoreError(
@@ -166,7 +150,7 @@ class MaskedLM(nn.Module):
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
         config = encoder.base.config
-        with _quiet():
+        with quiet():
             try:
                 head = transformers.AutoModelForMaskedLM.from_pretrained(
                     encoder.source, config=config, dtype=torch.float32
@@ -237,73 +221,3 @@ class _Given(nn.Module):
 
     def forward(self, *_: object, inputs_embeds: Tensor, **__: object) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=inputs_embeds)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its report on weights we leave out on purpose."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _check_config(config: Any, plan: ModelPlan) -> None:
-    if config.is_encoder_decoder:
-        raise UsageError(
-            f"model.lm = {plan.lm!r} is an encoder-decoder model ({config.model_type})",
-            hint="use an encoder such as BERT, RoBERTa, MiniLM or ModernBERT",
-        )
-    if not 0 <= plan.lm_layers <= config.num_hidden_layers:
-        raise UsageError(
-            f"model.lm_layers = {plan.lm_layers}: {plan.lm} has {config.num_hidden_layers} layers",
-            hint="0 keeps all",
-        )
-
-
-def _keep_layers(config: Any, layers: int) -> None:
-    if layers == 0:
-        return
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):  # one entry a layer where attention kinds alternate
-        config.layer_types = config.layer_types[:layers]
-
-
-def _load_base(source: str | Path, config: Any) -> Any:
-    """The bare transformer in float32; ValueError where weights are missing.
-
-    Without a pooler: we pool ourselves, and a parameter without a gradient breaks ZeRO.
-    """
-    base, report = transformers.AutoModel.from_pretrained(
-        source, config=config, dtype=torch.float32, output_loading_info=True
-    )
-    if getattr(base, "pooler", None) is not None:
-        base.pooler = None
-    lost = sorted(set(report["missing_keys"]) & set(base.state_dict()))
-    if lost:
-        raise ValueError(f"{len(lost)} weights are missing, such as {lost[0]}")
-    return base
-
-
-def _check_positions(base: Any, plan: ModelPlan) -> None:
-    positions = _positions(base)
-    if plan.max_length > positions:
-        raise UsageError(
-            f"model.max_length = {plan.max_length}: {plan.lm} has {positions} positions",
-            hint=f"set it to {positions} or less",
-        )
-
-
-def _positions(base: Any) -> int:
-    """Tokens that fit: RoBERTa's kin keep the first rows of their position table for padding."""
-    limit = int(getattr(base.config, "max_position_embeddings", 0) or 0) or 1 << 30
-    for name, module in base.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
-            limit = min(limit, module.num_embeddings - reserved)
-    return limit
