@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from partition.errors import StoreError, UsageError
 from pipeline.batch import Ragged
 from pipeline.config import ModelPlan
+from pipeline.grouping import distinct
 from pipeline.lm_files import load_base, load_model, quiet
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
@@ -98,12 +99,16 @@ class TextEncoder(nn.Module):
             self.train(was_training)
 
     def _in_batches(self, tokens: Ragged, rows: int) -> Tensor:
-        """Longest texts first, so that memory peaks at once; the result is in the given order."""
+        """Equal texts once, longest first, so that memory peaks at once; the result is in the given order."""
         if not len(tokens):
             return self.base.get_input_embeddings().weight.new_zeros(0, self.width)
-        order = tokens.lengths().argsort(descending=True, stable=True)
-        vectors = torch.cat([self._pooled(tokens.select(chosen)) for chosen in order.split(rows)])
-        return torch.empty_like(vectors).index_copy(0, order, vectors)
+        kinds = distinct(tokens)
+        once = tokens.select(kinds.first)
+        order = once.lengths().argsort(descending=True, stable=True)
+        vectors = torch.cat([self._pooled(once.select(chosen)) for chosen in order.split(rows)])
+        row = torch.empty_like(order)
+        row[order] = torch.arange(len(order), device=order.device)
+        return vectors.index_select(0, row[kinds.kind])
 
     def _pooled(self, tokens: Ragged) -> Tensor:
         """One sub-batch: N x D."""

@@ -19,6 +19,7 @@ from partition.manifest import PartitionManifest, RelationInfo
 from pipeline.batch import Batch
 from pipeline.config import ModelPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.gnn import build_gnn
+from pipeline.grouping import split_texts
 from pipeline.heads import HEADS, as_head
 from pipeline.lm import TextEncoders
 from pipeline.naming import module_key
@@ -173,22 +174,18 @@ class LMGNN(nn.Module):
 
     def embed_texts(self, batch: Batch, *, forward_rows: int) -> dict[str, Tensor]:
         """Type -> N x D. Gradients reach `train_rows`; the other texts run forward only, in
-        sub-batches of `forward_rows` (paper 4.4.2, "back-propagate on samples")."""
+        sub-batches of `forward_rows` (paper 4.4.2, "back-propagate on samples"). Equal texts of a
+        type run once: one that equals a trained text shares its vector and adds to its gradient."""
         embedded = dict(batch.embedded)
         for node_type, tokens in batch.tokens.items():
-            encoder = self.text.of(node_type)
-            rows = batch.train_rows[node_type]
-            forward_only = torch.ones(len(tokens), dtype=torch.bool, device=rows.device)
-            forward_only[rows] = False
-            others = forward_only.nonzero().squeeze(1)
-            trained = encoder(tokens.select(rows)) if len(rows) else None
-            width = encoder.width
-            dtype = trained.dtype if trained is not None else torch.float32
-            out = torch.zeros(len(tokens), width, device=rows.device, dtype=dtype)
-            if len(others):
-                encoded = encoder.encode(tokens.select(others), rows_per_batch=forward_rows)
-                out = out.index_copy(0, others, encoded.to(dtype))
-            embedded[node_type] = out if trained is None else out.index_copy(0, rows, trained)
+            encoder, split = self.text.of(node_type), split_texts(tokens, batch.train_rows[node_type])
+            vectors = [torch.zeros(0, encoder.width, device=split.row.device)]
+            if len(split.trained):
+                vectors = [encoder(tokens.select(split.trained))]
+            if len(split.forward):
+                encoded = encoder.encode(tokens.select(split.forward), rows_per_batch=forward_rows)
+                vectors.append(encoded.to(vectors[0].dtype))
+            embedded[node_type] = torch.cat(vectors).index_select(0, split.row)
         return embedded
 
     def forward(self, batch: Batch, stage: StagePlan) -> tuple[Tensor, Tensor]:

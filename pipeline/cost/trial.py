@@ -20,6 +20,7 @@ from pipeline.batch import Batch, Ragged
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
 from pipeline.graph import Graph, Table
+from pipeline.grouping import split_texts
 from pipeline.hashing import key_of, permutation
 from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
@@ -159,10 +160,9 @@ class Trials:
             if stage.kind == "mlm":
                 trained += self._padded(tokens)
                 continue
-            others = torch.ones(len(tokens), dtype=torch.bool)
-            others[batch.train_rows[name]] = False
-            trained += self._trained(tokens.select(batch.train_rows[name]))
-            forward += self._encoded(tokens.select(others.nonzero().squeeze(1)), stage.forward_rows)
+            split = split_texts(tokens, batch.train_rows[name])
+            trained += self._trained(tokens.select(split.trained))
+            forward += self._encoded(tokens.select(split.forward), stage.forward_rows)
         return trained, forward
 
     def _held_out_texts(self, rule: Any, texts: Texts) -> int:
