@@ -7,7 +7,7 @@ L tokens of the longest, T tokens over all texts, D width, K masked tokens, V vo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from partition.errors import StoreError, UsageError
 from pipeline.batch import Ragged
 from pipeline.config import ModelPlan
-from pipeline.grouping import distinct
+from pipeline.grouping import distinct, sub_batches
 from pipeline.lm_files import load_base, load_model, quiet
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
-_LENGTHS = 4
-"""Sub-batches of similar length that texts with gradients run in."""
-_SMALLEST_BATCH = 16
+
+def _nothing() -> None:
+    """Nobody waits for a sign of life."""
 
 
 class TextEncoder(nn.Module):
@@ -80,35 +80,34 @@ class TextEncoder(nn.Module):
         attention[:, 0] = True  # attention kernels differ in what they make of a text without tokens
         return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask
 
-    def forward(self, tokens: Ragged) -> Tensor:
-        """One vector per text, N x D; zeros for a text without tokens.
+    def forward(self, tokens: Ragged, budget: int) -> Tensor:
+        """One vector per text, N x D, in sub-batches of `budget` tokens; zeros for a text without
+        tokens. A random batch nearly always holds a long text, to which all others would be padded."""
+        return self._in_batches(tokens, budget, _nothing)
 
-        Runs in a few sub-batches of similar length: a random batch nearly always holds a long text,
-        to which all others would be padded.
-        """
-        return self._in_batches(tokens, max(_SMALLEST_BATCH, -(-len(tokens) // _LENGTHS)))
-
-    def encode(self, tokens: Ragged, rows_per_batch: int) -> Tensor:
-        """`forward` without gradients and dropout, in sub-batches of `rows_per_batch`."""
+    def encode(self, tokens: Ragged, budget: int, *, alive: Callable[[], None] = _nothing) -> Tensor:
+        """`forward` without gradients and dropout; `alive` is called before every sub-batch."""
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                return self._in_batches(tokens, rows_per_batch)
+                return self._in_batches(tokens, budget, alive)
         finally:
             self.train(was_training)
 
-    def _in_batches(self, tokens: Ragged, rows: int) -> Tensor:
-        """Equal texts once, longest first, so that memory peaks at once; the result is in the given order."""
+    def _in_batches(self, tokens: Ragged, budget: int, alive: Callable[[], None]) -> Tensor:
+        """Equal texts once, similar lengths together; the result is in the given order."""
         if not len(tokens):
             return self.base.get_input_embeddings().weight.new_zeros(0, self.width)
         kinds = distinct(tokens)
         once = tokens.select(kinds.first)
-        order = once.lengths().argsort(descending=True, stable=True)
-        vectors = torch.cat([self._pooled(once.select(chosen)) for chosen in order.split(rows)])
-        row = torch.empty_like(order)
-        row[order] = torch.arange(len(order), device=order.device)
-        return vectors.index_select(0, row[kinds.kind])
+        vectors, order = [], []
+        for chosen in sub_batches(once.lengths(), budget):
+            alive()
+            vectors.append(self._pooled(once.select(chosen)))
+            order.append(chosen)
+        row = torch.cat(order).argsort()
+        return torch.cat(vectors).index_select(0, row[kinds.kind])
 
     def _pooled(self, tokens: Ragged) -> Tensor:
         """One sub-batch: N x D."""
@@ -177,17 +176,22 @@ class MaskedLM(nn.Module):
         rows = states[mask][chosen]
         return self.head(inputs_embeds=rows[None]).logits[0]
 
-    def forward(self, tokens: Ragged, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Ragged, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
         """(sum of the cross entropies, number of labels): float and int64 scalars.
 
-        `tokens` have their holes already; labels int64 T, UNMASKED where there is no loss.
+        `tokens` have their holes already; labels int64 T, UNMASKED where there is no loss. Runs in
+        sub-batches of `budget` tokens.
         """
-        chosen = labels != UNMASKED
-        count = chosen.sum()
-        if tokens.values.numel() == 0:
-            return self.encoder.base.get_input_embeddings().weight.sum() * 0.0, count
-        logits = self.logits(tokens, chosen)
-        return nn.functional.cross_entropy(logits.float(), labels[chosen], reduction="sum"), count
+        losses, wanted = [], Ragged(labels, tokens.offsets)
+        for rows in sub_batches(tokens.lengths(), budget):
+            some, given = tokens.select(rows), wanted.select(rows).values
+            chosen = given != UNMASKED
+            if given.numel():
+                logits = self.logits(some, chosen).float()
+                losses.append(nn.functional.cross_entropy(logits, given[chosen], reduction="sum"))
+        if not losses:
+            losses = [self.encoder.base.get_input_embeddings().weight.sum() * 0.0]
+        return torch.stack(losses).sum(), (labels != UNMASKED).sum()
 
 
 class TextEncoders(nn.Module):

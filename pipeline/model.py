@@ -172,18 +172,18 @@ class LMGNN(nn.Module):
         yield from self.named_parameters()
         yield from self.named_buffers()
 
-    def embed_texts(self, batch: Batch, *, forward_rows: int) -> dict[str, Tensor]:
+    def embed_texts(self, batch: Batch, *, budget: int) -> dict[str, Tensor]:
         """Type -> N x D. Gradients reach `train_rows`; the other texts run forward only, in
-        sub-batches of `forward_rows` (paper 4.4.2, "back-propagate on samples"). Equal texts of a
+        sub-batches of `budget` tokens (paper 4.4.2, "back-propagate on samples"). Equal texts of a
         type run once: one that equals a trained text shares its vector and adds to its gradient."""
         embedded = dict(batch.embedded)
         for node_type, tokens in batch.tokens.items():
             encoder, split = self.text.of(node_type), split_texts(tokens, batch.train_rows[node_type])
             vectors = [torch.zeros(0, encoder.width, device=split.row.device)]
             if len(split.trained):
-                vectors = [encoder(tokens.select(split.trained))]
+                vectors = [encoder(tokens.select(split.trained), budget)]
             if len(split.forward):
-                encoded = encoder.encode(tokens.select(split.forward), rows_per_batch=forward_rows)
+                encoded = encoder.encode(tokens.select(split.forward), budget)
                 vectors.append(encoded.to(vectors[0].dtype))
             embedded[node_type] = torch.cat(vectors).index_select(0, split.row)
         return embedded
@@ -191,17 +191,17 @@ class LMGNN(nn.Module):
     def forward(self, batch: Batch, stage: StagePlan) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of terms), both scalars."""
         if stage.kind == "mlm":
-            return self._masked_loss(batch)
-        text = self.embed_texts(batch, forward_rows=stage.forward_rows)
+            return self._masked_loss(batch, stage.forward_tokens)
+        text = self.embed_texts(batch, budget=stage.forward_tokens)
         if stage.kind in TEXT_ONLY:
             return as_head(self.text_head(stage.name)).loss(text, batch, self.ends)
         hidden = self.encoder(stage.task)(batch, text)
         return as_head(self.head(stage.task)).loss(hidden, batch, self.ends)
 
-    def _masked_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _masked_loss(self, batch: Batch, budget: int) -> tuple[Tensor, Tensor]:
         heads = {id(head.encoder): head for head in self.masked}
         parts = [
-            heads[id(self.text.of(node_type))](tokens, batch.hidden[node_type])
+            heads[id(self.text.of(node_type))](tokens, batch.hidden[node_type], budget)
             for node_type, tokens in batch.tokens.items()
             if len(tokens)
         ]

@@ -49,6 +49,8 @@ class StageRule(Protocol):
         ...
 
 
+HELD_OUT = 1024
+"""Held-out texts of an mlm stage that are fetched at a time."""
 STAGES: Registry[Any] = Registry("stage")
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "link_prediction": LinkObjective,
@@ -95,7 +97,7 @@ class MaskedLMStage:
             texts = read_texts(trainer.graph.manifest, part=part, split="valid")
             share = max(1, limit // trainer.graph.manifest.parts) if limit else None
             rows = permutation(key_of("held out", part), len(texts))[:share].sort().values
-            for chosen in rows.split(self._stage.forward_rows):
+            for chosen in rows.split(HELD_OUT):
                 trainer.record.heartbeat("evaluate")
                 key = key_of(trainer.plan.seed, "held out", part)
                 batch = self.inputs(Batch(nodes=self._nodes(texts.select(chosen)), key=key))
@@ -133,7 +135,7 @@ class TaskStage:
 
     def _encode_texts(self) -> None:
         trainer = self._trainer
-        trainer.inference.encode_texts(version=trainer.lm_version, rows_per_batch=self._stage.forward_rows)
+        trainer.inference.encode_texts(version=trainer.lm_version, budget=self._stage.forward_tokens)
 
     def tables(self) -> Mapping[str, Table]:
         """What targets are judged on: type -> representation of every node."""
@@ -183,7 +185,7 @@ class TaskLMStage(GraphLMStage):
         return self.objective.evaluate(self._encoded, self.head(), split, limit)
 
     def _encoded(self, node_type: str, ids: Tensor) -> Tensor:
-        return self._trainer.inference.encoded(node_type, ids, rows_per_batch=self._stage.forward_rows)
+        return self._trainer.inference.encoded(node_type, ids, budget=self._stage.forward_tokens)
 
 
 @STAGES.add("gnn_warm")

@@ -138,7 +138,7 @@ def test_equal_texts_share_a_vector_and_their_gradients_add_up(plan: TrainPlan, 
     batch = with_repeats(make_batch("joint"))
     tokens, rows = batch.tokens["paper"], batch.train_rows["paper"]
     weights = torch.randn(len(tokens), 32, generator=torch.Generator().manual_seed(2))
-    found = model.embed_texts(batch, forward_rows=8)["paper"]
+    found = model.embed_texts(batch, budget=64)["paper"]
     (found * weights).sum().backward()
 
     lm = AutoModel.from_pretrained(plan.model.lm)
@@ -157,7 +157,7 @@ def test_equal_texts_run_once(model: LMGNN) -> None:
     model.text.of("paper").base.register_forward_pre_hook(
         lambda _, __, given: ran.append(given["input_ids"]), with_kwargs=True
     )
-    model.embed_texts(with_repeats(make_batch("joint")), forward_rows=8)
+    model.embed_texts(with_repeats(make_batch("joint")), budget=64)
     assert sum(len(ids) for ids in ran) == 36
 
 
