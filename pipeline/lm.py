@@ -22,6 +22,7 @@ from pipeline.batch import Ragged
 from pipeline.config import ModelPlan
 from pipeline.grouping import distinct, sub_batches
 from pipeline.lm_files import load_base, load_model, quiet
+from pipeline.lm_work import LMWork, one_pass
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
@@ -40,8 +41,8 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.source = source
-        self.tokens_run = 0
-        """Tokens that went through the model so far, padding included."""
+        self.work = LMWork()
+        """What went through the model so far."""
 
     @classmethod
     def from_plan(cls, plan: ModelPlan) -> TextEncoder:
@@ -75,7 +76,9 @@ class TextEncoder(nn.Module):
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
         """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""
         ids, mask = tokens.padded(self.base.config.pad_token_id or 0)
-        self.tokens_run += ids.numel()
+        self.work += one_pass(
+            len(tokens), tokens.values.numel(), ids.numel(), trained=torch.is_grad_enabled()
+        )
         attention = mask.clone()
         attention[:, 0] = True  # attention kernels differ in what they make of a text without tokens
         return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask

@@ -19,6 +19,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.engine import Engine, zero_stage
 from pipeline.hashing import key_of
+from pipeline.lm_work import LMWork
 from pipeline.stages import STAGES, StageRule
 from pipeline.targets import Schedule
 from pipeline.trainer import Trainer
@@ -133,7 +134,7 @@ class _Loop:
         count = torch.tensor([sum(b.terms for _, b in batches), float(trainer.stop())])
         terms, asked = self.engine.total(count)
         total_loss = torch.zeros((), dtype=torch.float64)
-        tokens_before = self._tokens_run()
+        before = self._lm_work()
         for position, (part, batch) in enumerate(batches):
             torch.manual_seed(key_of(batch.key, "dropout", part))
             loss, _ = self.engine.forward(batch.to(trainer.device), self.stage)
@@ -154,7 +155,7 @@ class _Loop:
             rate=self.stage.rate * factor,
             lm_rate=self.stage.lm_rate * factor if self.rule.trains_lm else 0.0,
             grad_norm=norm,
-            lm_tokens=float(self._tokens_run() - tokens_before),
+            **(self._lm_work() - before).scalars(),
             **_costs([b for _, b in batches]),
             **{"remote_rows": 0.0, **trainer.graph.take_costs()},
             **clock.laps,
@@ -175,8 +176,8 @@ class _Loop:
         clock.lap("fetch_s")
         return filled
 
-    def _tokens_run(self) -> int:
-        return sum(encoder.tokens_run for encoder in self.trainer.model.text.distinct())
+    def _lm_work(self) -> LMWork:
+        return sum((encoder.work for encoder in self.trainer.model.text.distinct()), LMWork())
 
     def _evaluate(self) -> bool:
         """Look at the validation split; whether the model is the best so far, and then kept."""
@@ -255,12 +256,8 @@ def _sizes(trainer: Trainer, targets: dict[int, Any]) -> tuple[int, ...]:
 
 
 def _costs(batches: list[Batch]) -> dict[str, float]:
-    trained = sum(len(rows) for batch in batches for rows in batch.train_rows.values())
-    texts = sum(len(tokens) for batch in batches for tokens in batch.tokens.values())
     return {
         "targets": float(sum(batch.terms for batch in batches)),
-        "lm_rows_trained": float(trained),
-        "lm_rows_forward": float(texts - trained),
         "nodes": float(sum(len(ids) for batch in batches for ids in batch.nodes.values())),
     }
 

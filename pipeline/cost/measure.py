@@ -54,9 +54,9 @@ def measure_lm(
     rows = torch.linspace(0, len(texts) - 1, min(_TRAIN_ROWS, len(texts))).long()
     few = _moved(texts.select(rows), device)
     many = _moved(texts, device)
-    started = encoder.tokens_run
+    started = encoder.work.tokens_run
     encoder.encode(many, budget)
-    count = max(encoder.tokens_run - started, 1)
+    count = max(encoder.work.tokens_run - started, 1)
     forward = Cost(_timed(lambda: encoder.encode(many, budget), engine, device) / count)
     train = _per_token(lambda: encoder(few, budget).float().sum(), encoder, encoder, engine)
     hidden = Cost()
@@ -71,9 +71,9 @@ def measure_lm(
 def _per_token(
     loss: Callable[[], Tensor], module: nn.Module, encoder: TextEncoder, engine: EnginePlan
 ) -> Cost:
-    started = encoder.tokens_run
+    started = encoder.work.tokens_run
     cost = _backward_cost(loss, module, engine, encoder.base.device)
-    count = max((encoder.tokens_run - started) / 2, 1)  # it ran twice
+    count = max((encoder.work.tokens_run - started) / 2, 1)  # it ran twice
     return Cost(cost.seconds / count, cost.saved_bytes / count)
 
 

@@ -196,9 +196,9 @@ class Trials:
     def _counted(self, run: Callable[[TextEncoder], object]) -> int:
         """LM tokens of a call."""
         assert self._encoder is not None, "a batch with texts comes of a graph with texts"
-        before = self._encoder.tokens_run
+        before = self._encoder.work.tokens_run
         run(self._encoder)
-        return self._encoder.tokens_run - before
+        return self._encoder.work.tokens_run - before
 
 
 class _Blank(nn.Module):

@@ -90,7 +90,7 @@ def test_encoding_all_texts_costs_what_the_encoder_counts(case):
     graph, encoder = OfflineGraph(folder, manifest), next(model.text.distinct())
     for part in range(4):
         encoder.encode(graph.tokens("paper", torch.arange(*manifest.part_range("paper", part))), 50)
-    assert Trials(plan, manifest, folder, model).whole_graph(50) == encoder.tokens_run
+    assert Trials(plan, manifest, folder, model).whole_graph(50) == encoder.work.tokens_run
 
 
 def test_a_stage_counts_its_own_negatives(case, toy):

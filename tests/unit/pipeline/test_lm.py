@@ -16,6 +16,7 @@ from partition.tokens import resolve_model
 from pipeline.batch import Ragged
 from pipeline.config import DEFAULT_LM, ModelPlan
 from pipeline.lm import TextEncoder, TextEncoders
+from pipeline.lm_work import LMWork
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(95))]
 CLS, SEP, MASK = 2, 3, 4
@@ -163,6 +164,18 @@ def test_encode_is_without_dropout_and_gradient_and_leaves_the_mode(folders):
     assert not vectors.requires_grad
     assert torch.equal(vectors, encoder.encode(tokens, 16))
     assert not torch.equal(encoder(tokens, BUDGET), encoder(tokens, BUDGET))
+
+
+def test_rows_tokens_and_padding_are_counted_with_and_without_gradients(folders):
+    encoder = TextEncoder.from_plan(plan(folders["bert"]))
+    tokens = texts(10, 10, 8, 4)  # 12, 12, 10 and 6 tokens with the special ones
+    again = tokens.select(torch.tensor([0, 1, 2, 3, 3]))
+    encoder.encode(again, 36)  # three of twelve, one of six
+    assert encoder.work == LMWork(rows_forward=4, tokens_forward=42, padding_forward=2)
+    before = encoder.work
+    encoder(again, 1000)
+    assert encoder.work - before == LMWork(rows_trained=4, tokens_trained=48, padding_trained=8)
+    assert encoder.work.tokens == 42 + 3 * 48
 
 
 def test_encode_gives_a_sign_of_life_for_every_sub_batch(folders):
