@@ -278,6 +278,9 @@ class EnginePlan:
     """Batches of each part whose gradients are added up before a step."""
     precision: str = "auto"
     """auto = bf16 where the accelerator has it, else fp32; or fp32, bf16."""
+    checkpoint_activations: bool = False
+    """Keep only the layers' inputs of texts with gradients and compute the rest again going backward:
+    a third more time, a small part of the memory. Take it where larger batches would not fit."""
     checkpoint_every: int = 100
     """Steps between checkpoints; one is also written at the end of each stage."""
     checkpoints_kept: int = 2

@@ -124,6 +124,17 @@ class TextEncoder(nn.Module):
             total = torch.einsum("nld,nl->nd", states.to(torch.float32), weights)
         return (total / weights.sum(1, keepdim=True).clamp(min=1)).to(states.dtype)
 
+    def checkpoint_activations(self) -> None:
+        """Trade time for memory in passes with gradients from now on; UsageError for an LM that cannot."""
+        self.base.config.use_cache = False  # decoders' business; transformers would warn about it
+        try:
+            self.base.activation_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise UsageError(
+                f"engine.checkpoint_activations: {self.source} cannot compute its layers again",
+                hint="set it to false and lower train_nodes (joint) or batch_size instead",
+            ) from error
+
     def masked_lm(self) -> MaskedLM:
         """This encoder with a masked-LM head on top: the source's own, or a new one if it has none."""
         return MaskedLM(self)

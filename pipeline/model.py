@@ -119,6 +119,9 @@ class LMGNN(nn.Module):
         types = text_types(manifest)
         self.text = TextEncoders.from_plan(plan.model, types)
         widths = {t: self.text.of(t).width for t in types}
+        if plan.engine.checkpoint_activations:
+            for encoder in self.text.distinct():
+                encoder.checkpoint_activations()
         self.ends = {r.name: (r.source, r.destination) for r in manifest.relations}
         self.encoders = nn.ModuleDict(
             {module_key(name): GraphEncoder(plan.model, manifest, widths) for name in plan.tasks}

@@ -184,6 +184,57 @@ def test_encode_gives_a_sign_of_life_for_every_sub_batch(folders):
     assert len(signs) == 2
 
 
+def gradients(encoder: TextEncoder) -> tuple[dict[str, Tensor], int]:
+    """(gradients of a pass with dropout, bytes that autograd kept for it, parameters excepted)."""
+    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(3)
+    encoder.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = encoder(texts(18, 12, 7, 7, 3), 40).square().sum()
+    bytes_kept = sum(kept.values())
+    loss.backward()
+    return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}, bytes_kept
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+def test_computing_activations_again_keeps_gradients_and_saves_memory(folders, family):
+    encoder = TextEncoder.from_plan(plan(folders[family]))
+    plain, bytes_plain = gradients(encoder)
+    plain = {name: gradient.clone() for name, gradient in plain.items()}
+    encoder.zero_grad()
+    encoder.checkpoint_activations()
+    again, bytes_again = gradients(encoder)
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, msg=name)
+    assert bytes_again < bytes_plain / 2
+
+
+def test_computing_activations_again_says_nothing(folders, capfd):
+    encoder = TextEncoder.from_plan(plan(folders["bert"])).train()
+    encoder.checkpoint_activations()
+    encoder(texts(5), BUDGET).sum().backward()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_lm_that_cannot_compute_its_layers_again_is_named(folders):
+    with pytest.raises(UsageError, match=r"engine\.checkpoint_activations: .*mpnet"):
+        TextEncoder.from_plan(plan(folders["mpnet"])).checkpoint_activations()
+
+
+@pytest.mark.parametrize(("family", "kernel"), [("bert", "sdpa"), ("modernbert", "sdpa"), ("mpnet", "eager")])
+def test_attention_is_torchs_own_where_the_model_knows_it(folders, family, kernel):
+    base = TextEncoder.from_plan(plan(folders[family])).base
+    assert base.config._attn_implementation == kernel
+
+
 def test_the_masked_lm_shares_and_ties_the_weights(folders):
     encoder = TextEncoder.from_plan(plan(folders["bert"], lm_layers=1))
     masked = encoder.masked_lm()

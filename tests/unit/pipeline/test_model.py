@@ -180,6 +180,12 @@ def test_a_stage_trains_its_own_parameters_and_freezes_the_rest(
     assert bool(groups["lm"]) == (kind != "gnn_warm")
 
 
+def test_the_plan_says_whether_activations_are_computed_again(plan: TrainPlan) -> None:
+    for asked in (False, True):
+        changed = replace(plan, engine=replace(plan.engine, checkpoint_activations=asked))
+        assert LMGNN(changed, MANIFEST).text.of("paper").base.is_activation_checkpointing == asked
+
+
 def test_nodes_of_a_bare_type_start_alike(plan: TrainPlan) -> None:
     bare = replace(plan, model=replace(plan.model, bare=("author",)))
     assert learnable_types(bare.model, MANIFEST) == ()
