@@ -70,7 +70,7 @@ def _record(output: Path, name: str, folder: Path) -> None:
 
 
 def _lm_tokens(folder: Path) -> Mapping[str, float]:
-    """Stage -> tokens through the LM in training steps, over all trainers."""
+    """Stage -> LM tokens (pipeline/lm_work.py) of its training steps, over all trainers."""
     found: dict[str, float] = {}
     for path in folder.glob("events*.jsonl"):
         for line in path.read_text().splitlines():

@@ -126,20 +126,21 @@ class EmbeddingCache:
         rows = rows[draws[rows].argsort(stable=True)]
         return rows[age[rows].argsort(descending=True, stable=True)][:count].sort().values
 
-    def keep(self, batch: Batch, text: Mapping[str, Tensor]) -> None:
-        """Take what a forward pass computed: type -> N x D."""
+    def keep(self, batch: Batch, text: Mapping[str, Tensor], forward_only: Mapping[str, Tensor]) -> None:
+        """Take what a forward pass computed: type -> N x D, and which of the rows ran without gradients,
+        bool N."""
         for node_type in batch.train_rows:
-            rows = text[node_type].detach().float().cpu()
-            computed = torch.ones(len(rows), dtype=torch.bool)
-            computed[batch.hits[node_type]] = False
-            if not self._keep_trained:
-                computed[batch.train_rows[node_type]] = False
+            rows, computed = text[node_type].float().cpu(), forward_only[node_type].cpu()
+            if self._keep_trained:
+                computed = torch.ones(len(rows), dtype=torch.bool)
+                computed[batch.hits[node_type]] = False
             chosen = computed.nonzero().squeeze(1)
             self._count(computed=len(chosen))
             self._computed.append((node_type, batch.nodes[node_type][chosen], rows[chosen]))
-            again = batch.stale[node_type]
+            again, stored = batch.stale[node_type], batch.stale_rows[node_type]
+            clean = forward_only[node_type].cpu()[again]
             if len(again):
-                self._drift.append(cosine_similarity(rows[again], batch.stale_rows[node_type].float()))
+                self._drift.append(cosine_similarity(rows[again][clean], stored.float()[clean]))
 
     def commit(self) -> dict[str, float]:
         """Hand over what this step computed, to be seen from the next step on; figures of the step.

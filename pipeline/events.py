@@ -20,9 +20,10 @@ infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": float() r
   run_start   versions {package: version}, host, device, world (number of trainers)
   stage_start kind, steps (of the whole stage), targets (training targets of all ranks)
   step        loss, rate, lm_rate (learning rates), grad_norm, targets, lm_rows_trained, lm_rows_forward
-              (texts encoded with and without gradients), lm_tokens (of both, padding included),
-              sample_s, fetch_s, compute_s, step_s (seconds of sampling, fetching rows, forward and
-              backward, gradient exchange and optimizer; together the whole step), remote_rows, nodes
+              (texts run through the LM with and without gradients), lm_tokens_… (theirs), lm_padding_…
+              (in those), lm_tokens (what is paid: lm_work.py), sample_s, fetch_s, compute_s, step_s
+              (seconds of sampling, fetching rows, forward and backward, gradient exchange and optimizer;
+              together the whole step), remote_rows, nodes
   eval        split, metric, value, seconds, best (whether the best one so far)
   checkpoint  name, seconds, bytes
   stage_end   seconds, peak_bytes (resident or device memory of the rank, whichever it trains in)
@@ -43,11 +44,13 @@ from typing import Any, Self, TextIO
 
 from partition.errors import StoreError
 from pipeline.durable import naming_full_disk, write_whole
+from pipeline.lm_work import PADDING, RUN, padding_share
 
 SCHEMA_VERSION = 1
 PROGRESS_MARK = "» "
 PROGRESS_INTERVAL_S = 2.0
 HEARTBEAT_INTERVAL_S = 1.0
+_SUMMED = ("targets", "lm_tokens", *RUN, *PADDING)
 
 
 class RunRecord:
@@ -208,7 +211,7 @@ class _Progress:
         self._name, self._steps = stage, steps
         self._start = self._window_start = self._shown = time.monotonic()
         self._first: tuple[int, float] | None = None
-        self._window = {"steps": 0.0, "targets": 0.0, "lm_tokens": 0.0}
+        self._window = dict.fromkeys(("steps", *_SUMMED), 0.0)
 
     def advance(self, step: int, scalars: Mapping[str, float]) -> None:
         now = time.monotonic()
@@ -216,7 +219,7 @@ class _Progress:
         if self._first is None:
             self._first = (step, now)
         self._window["steps"] += 1
-        for key in ("targets", "lm_tokens"):
+        for key in _SUMMED:
             self._window[key] += float(scalars.get(key, 0))
         if first_step or step >= self._steps or now - self._shown >= PROGRESS_INTERVAL_S:
             self._shown = now
@@ -228,6 +231,7 @@ class _Progress:
     def _line(self, step: int, scalars: Mapping[str, float], now: float) -> str:
         span = max(now - self._window_start, 1e-9)
         rates = [f"{scalars[k]:.1e}" for k in ("rate", "lm_rate") if k in scalars]
+        padding = padding_share(self._window)
         parts = [
             f"{self._name} {step}/{self._steps} {100 * step / max(self._steps, 1):.0f}%",
             f"loss {scalars['loss']:.4f}" if "loss" in scalars else "",
@@ -235,6 +239,7 @@ class _Progress:
             f"{1000 * span / self._window['steps']:.0f} ms/step",
             f"{_short(self._window['targets'] / span)} targets/s{self._times}",
             f"{_short(self._window['lm_tokens'] / span)} LM tokens/s{self._times}",
+            f"{100 * padding:.0f}% padding" if padding is not None else "",
             f"{clock(now - self._start)} elapsed",
             f"ETA {self._eta(step, now)}",
         ]

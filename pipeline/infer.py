@@ -22,8 +22,8 @@ from pipeline.records import Stamp
 from pipeline.sampling import expand
 from pipeline.texttable import TextTable
 
-_TEXTS = 1024
-"""Texts fetched at a time."""
+TEXTS = 8192
+"""Texts fetched at a time: enough of each length for sub-batches with little padding."""
 _NODES = 1024
 """Nodes whose full neighbourhood is fetched at a time."""
 
@@ -49,14 +49,14 @@ class Inference:
         self.encoded_texts = 0
         """Texts that this trainer has encoded so far."""
 
-    def encode_texts(self, *, version: object, stamp: Stamp, rows_per_batch: int) -> None:
-        """Store the embedding of every text with a stamp; skipped when `version` says that nothing
-        changed."""
+    def encode_texts(self, *, version: object, stamp: Stamp, budget: int) -> None:
+        """Store the embedding of every text with a stamp, `budget` tokens at a time; skipped when
+        `version` says that nothing changed."""
         if version == self._text_version:
             return
         for node_type, table in self._texts.items():
-            for ids in self._own(node_type, _TEXTS):
-                rows = self.encoded(node_type, ids, rows_per_batch=rows_per_batch)
+            for ids in self._own(node_type, TEXTS):
+                rows = self.encoded(node_type, ids, budget=budget)
                 table.write(int(ids[0]), rows.cpu(), stamp)
                 self.encoded_texts += len(ids)
         self._meet()
@@ -67,12 +67,12 @@ class Inference:
         self._text_version = None
 
     @torch.no_grad()
-    def encoded(self, node_type: str, ids: Tensor, *, rows_per_batch: int) -> Tensor:
+    def encoded(self, node_type: str, ids: Tensor, *, budget: int) -> Tensor:
         """float32 embeddings of some texts under the LM as it is, on the device; nothing is stored."""
         tokens = self._graph.tokens(node_type, ids)
         batch = Batch(nodes={node_type: ids}, tokens={node_type: tokens}).to(self._device)
         encoder = self._model.text.of(node_type)
-        return encoder.encode(batch.tokens[node_type], rows_per_batch=rows_per_batch).float()
+        return encoder.encode(batch.tokens[node_type], budget, alive=self._alive).float()
 
     @torch.no_grad()
     def embed(self, task: str, known: KnownLabels | None) -> dict[str, Table]:

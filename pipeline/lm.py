@@ -1,15 +1,13 @@
 """Text encoders: Hugging Face models that turn token lists into one vector per text.
 
-Owns loading, cutting to the first layers, pooling, forward-only encoding in sub-batches, the
-masked-LM head on shared weights, and saving in transformers' own format. Never tokenizes and never
-decides which texts get gradients. Shape letters: N texts, L tokens of the longest, T tokens over
-all texts, D width, K masked tokens, V vocabulary.
+Owns pooling, sub-batches, forward-only encoding and the masked-LM head on shared weights. Never
+tokenizes and never decides which texts get gradients; lm_files.py loads. Shape letters: N texts,
+L tokens of the longest, T tokens over all texts, D width, K masked tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,19 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import logging as transformers_logging
 
 from partition.errors import StoreError, UsageError
-from partition.tokens import resolve_model
 from pipeline.batch import Ragged
 from pipeline.config import ModelPlan
+from pipeline.grouping import distinct, sub_batches
+from pipeline.lm_files import load_base, load_model, quiet
+from pipeline.lm_work import LMWork, one_pass
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
-_LENGTHS = 4
-"""Sub-batches of similar length that texts with gradients run in."""
-_SMALLEST_BATCH = 16
+
+def _nothing() -> None:
+    """Nobody waits for a sign of life."""
 
 
 class TextEncoder(nn.Module):
@@ -42,26 +41,13 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.source = source
-        self.tokens_run = 0
-        """Tokens that went through the model so far, padding included."""
+        self.work = LMWork()
+        """What went through the model so far."""
 
     @classmethod
     def from_plan(cls, plan: ModelPlan) -> TextEncoder:
         """Load `plan.lm` in float32; UsageError where it cannot serve as this plan's encoder."""
-        source = resolve_model(plan.lm)
-        with _quiet():
-            try:
-                config = transformers.AutoConfig.from_pretrained(source)
-                _check_config(config, plan)
-                _keep_layers(config, plan.lm_layers)
-                base = _load_base(source, config)
-                tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
-                raise UsageError(
-                    f"model.lm = {plan.lm!r}: {source} cannot be loaded: {str(error).splitlines()[0]}",
-                    hint="give a Hugging Face encoder with config, weights and tokenizer",
-                ) from error
-        _check_positions(base, plan)
+        base, tokenizer, source = load_model(plan)
         return cls(base, tokenizer, pooling=plan.pooling, source=source)
 
     @property
@@ -90,36 +76,41 @@ class TextEncoder(nn.Module):
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
         """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""
         ids, mask = tokens.padded(self.base.config.pad_token_id or 0)
-        self.tokens_run += ids.numel()
+        self.work += one_pass(
+            len(tokens), tokens.values.numel(), ids.numel(), trained=torch.is_grad_enabled()
+        )
         attention = mask.clone()
         attention[:, 0] = True  # attention kernels differ in what they make of a text without tokens
         return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask
 
-    def forward(self, tokens: Ragged) -> Tensor:
-        """One vector per text, N x D; zeros for a text without tokens.
+    def forward(self, tokens: Ragged, budget: int) -> Tensor:
+        """One vector per text, N x D, in sub-batches of `budget` tokens; zeros for a text without
+        tokens. A random batch nearly always holds a long text, to which all others would be padded."""
+        return self._in_batches(tokens, budget, _nothing)
 
-        Runs in a few sub-batches of similar length: a random batch nearly always holds a long text,
-        to which all others would be padded.
-        """
-        return self._in_batches(tokens, max(_SMALLEST_BATCH, -(-len(tokens) // _LENGTHS)))
-
-    def encode(self, tokens: Ragged, rows_per_batch: int) -> Tensor:
-        """`forward` without gradients and dropout, in sub-batches of `rows_per_batch`."""
+    def encode(self, tokens: Ragged, budget: int, *, alive: Callable[[], None] = _nothing) -> Tensor:
+        """`forward` without gradients and dropout; `alive` is called before every sub-batch."""
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                return self._in_batches(tokens, rows_per_batch)
+                return self._in_batches(tokens, budget, alive)
         finally:
             self.train(was_training)
 
-    def _in_batches(self, tokens: Ragged, rows: int) -> Tensor:
-        """Longest texts first, so that memory peaks at once; the result is in the given order."""
+    def _in_batches(self, tokens: Ragged, budget: int, alive: Callable[[], None]) -> Tensor:
+        """Equal texts once, similar lengths together; the result is in the given order."""
         if not len(tokens):
             return self.base.get_input_embeddings().weight.new_zeros(0, self.width)
-        order = tokens.lengths().argsort(descending=True, stable=True)
-        vectors = torch.cat([self._pooled(tokens.select(chosen)) for chosen in order.split(rows)])
-        return torch.empty_like(vectors).index_copy(0, order, vectors)
+        kinds = distinct(tokens)
+        once = tokens.select(kinds.first)
+        vectors, order = [], []
+        for chosen in sub_batches(once.lengths(), budget):
+            alive()
+            vectors.append(self._pooled(once.select(chosen)))
+            order.append(chosen)
+        row = torch.cat(order).argsort()
+        return torch.cat(vectors).index_select(0, row[kinds.kind])
 
     def _pooled(self, tokens: Ragged) -> Tensor:
         """One sub-batch: N x D."""
@@ -133,21 +124,32 @@ class TextEncoder(nn.Module):
             total = torch.einsum("nld,nl->nd", states.to(torch.float32), weights)
         return (total / weights.sum(1, keepdim=True).clamp(min=1)).to(states.dtype)
 
+    def checkpoint_activations(self) -> None:
+        """Trade time for memory in passes with gradients from now on; UsageError for an LM that cannot."""
+        self.base.config.use_cache = False  # decoders' business; transformers would warn about it
+        try:
+            self.base.activation_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise UsageError(
+                f"engine.checkpoint_activations: {self.source} cannot compute its layers again",
+                hint="set it to false and lower train_nodes (joint) or batch_size instead",
+            ) from error
+
     def masked_lm(self) -> MaskedLM:
         """This encoder with a masked-LM head on top: the source's own, or a new one if it has none."""
         return MaskedLM(self)
 
     def save(self, folder: str | Path) -> None:
         """Write config, weights (safetensors) and tokenizer as transformers reads them."""
-        with _quiet():
+        with quiet():
             self.base.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: str | Path) -> None:
         """Take over the weights that `save` wrote; StoreError if they do not fit."""
-        with _quiet():
+        with quiet():
             try:
-                stored = _load_base(folder, self.base.config)
+                stored = load_base(folder, self.base.config)
                 self.base.load_state_dict(stored.state_dict())
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 raise StoreError(
@@ -166,7 +168,7 @@ class MaskedLM(nn.Module):
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
         config = encoder.base.config
-        with _quiet():
+        with quiet():
             try:
                 head = transformers.AutoModelForMaskedLM.from_pretrained(
                     encoder.source, config=config, dtype=torch.float32
@@ -188,17 +190,22 @@ class MaskedLM(nn.Module):
         rows = states[mask][chosen]
         return self.head(inputs_embeds=rows[None]).logits[0]
 
-    def forward(self, tokens: Ragged, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Ragged, labels: Tensor, budget: int) -> tuple[Tensor, Tensor]:
         """(sum of the cross entropies, number of labels): float and int64 scalars.
 
-        `tokens` have their holes already; labels int64 T, UNMASKED where there is no loss.
+        `tokens` have their holes already; labels int64 T, UNMASKED where there is no loss. Runs in
+        sub-batches of `budget` tokens.
         """
-        chosen = labels != UNMASKED
-        count = chosen.sum()
-        if tokens.values.numel() == 0:
-            return self.encoder.base.get_input_embeddings().weight.sum() * 0.0, count
-        logits = self.logits(tokens, chosen)
-        return nn.functional.cross_entropy(logits.float(), labels[chosen], reduction="sum"), count
+        losses, wanted = [], Ragged(labels, tokens.offsets)
+        for rows in sub_batches(tokens.lengths(), budget):
+            some, given = tokens.select(rows), wanted.select(rows).values
+            chosen = given != UNMASKED
+            if given.numel():
+                logits = self.logits(some, chosen).float()
+                losses.append(nn.functional.cross_entropy(logits, given[chosen], reduction="sum"))
+        if not losses:
+            losses = [self.encoder.base.get_input_embeddings().weight.sum() * 0.0]
+        return torch.stack(losses).sum(), (labels != UNMASKED).sum()
 
 
 class TextEncoders(nn.Module):
@@ -243,73 +250,3 @@ class _Given(nn.Module):
 
     def forward(self, *_: object, inputs_embeds: Tensor, **__: object) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=inputs_embeds)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its report on weights we leave out on purpose."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _check_config(config: Any, plan: ModelPlan) -> None:
-    if config.is_encoder_decoder:
-        raise UsageError(
-            f"model.lm = {plan.lm!r} is an encoder-decoder model ({config.model_type})",
-            hint="use an encoder such as BERT, RoBERTa, MiniLM or ModernBERT",
-        )
-    if not 0 <= plan.lm_layers <= config.num_hidden_layers:
-        raise UsageError(
-            f"model.lm_layers = {plan.lm_layers}: {plan.lm} has {config.num_hidden_layers} layers",
-            hint="0 keeps all",
-        )
-
-
-def _keep_layers(config: Any, layers: int) -> None:
-    if layers == 0:
-        return
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):  # one entry a layer where attention kinds alternate
-        config.layer_types = config.layer_types[:layers]
-
-
-def _load_base(source: str | Path, config: Any) -> Any:
-    """The bare transformer in float32; ValueError where weights are missing.
-
-    Without a pooler: we pool ourselves, and a parameter without a gradient breaks ZeRO.
-    """
-    base, report = transformers.AutoModel.from_pretrained(
-        source, config=config, dtype=torch.float32, output_loading_info=True
-    )
-    if getattr(base, "pooler", None) is not None:
-        base.pooler = None
-    lost = sorted(set(report["missing_keys"]) & set(base.state_dict()))
-    if lost:
-        raise ValueError(f"{len(lost)} weights are missing, such as {lost[0]}")
-    return base
-
-
-def _check_positions(base: Any, plan: ModelPlan) -> None:
-    positions = _positions(base)
-    if plan.max_length > positions:
-        raise UsageError(
-            f"model.max_length = {plan.max_length}: {plan.lm} has {positions} positions",
-            hint=f"set it to {positions} or less",
-        )
-
-
-def _positions(base: Any) -> int:
-    """Tokens that fit: RoBERTa's kin keep the first rows of their position table for padding."""
-    limit = int(getattr(base.config, "max_position_embeddings", 0) or 0) or 1 << 30
-    for name, module in base.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
-            limit = min(limit, module.num_embeddings - reserved)
-    return limit

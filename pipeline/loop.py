@@ -20,6 +20,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.engine import Engine, zero_stage
 from pipeline.hashing import key_of
+from pipeline.lm_work import LMWork
 from pipeline.stages import STAGES, StageRule
 from pipeline.targets import Schedule
 from pipeline.trainer import Trainer
@@ -139,13 +140,13 @@ class _Loop:
         count = torch.tensor([sum(b.terms for _, b in batches), float(trainer.stop())])
         terms, asked = self.engine.total(count)
         total_loss = torch.zeros((), dtype=torch.float64)
-        tokens_before = self._tokens_run()
+        before = self._lm_work()
         for position, (part, batch) in enumerate(batches):
             torch.manual_seed(key_of(batch.key, "dropout", part))
             loss, _ = self.engine.forward(batch.to(trainer.device), self.stage)
             self.engine.backward(loss, terms=terms, last=position == len(batches) - 1)
             if trainer.cache is not None:
-                trainer.cache.keep(batch, trainer.model.computed)
+                trainer.cache.keep(batch, trainer.model.computed, trainer.model.forward_only)
             total_loss += loss.detach().to("cpu", torch.float64)
         clock.lap("compute_s")
         factor = rate_factor(step, self.schedule.steps, self.stage.warmup)
@@ -166,7 +167,7 @@ class _Loop:
             rate=self.stage.rate * factor,
             lm_rate=self.stage.lm_rate * factor if self.rule.trains_lm else 0.0,
             grad_norm=norm,
-            lm_tokens=float(self._tokens_run() - tokens_before),
+            **(self._lm_work() - before).scalars(),
             **_costs([b for _, b in batches]),
             **cached,
             **{"remote_rows": 0.0, **trainer.graph.take_costs()},
@@ -188,8 +189,8 @@ class _Loop:
         clock.lap("fetch_s")
         return filled
 
-    def _tokens_run(self) -> int:
-        return sum(encoder.tokens_run for encoder in self.trainer.model.text.distinct())
+    def _lm_work(self) -> LMWork:
+        return sum((encoder.work for encoder in self.trainer.model.text.distinct()), LMWork())
 
     def _evaluate(self) -> bool:
         """Look at the validation split; whether the model is the best so far, and then kept."""
@@ -274,13 +275,8 @@ def _sizes(trainer: Trainer, targets: dict[int, Any]) -> tuple[int, ...]:
 
 
 def _costs(batches: list[Batch]) -> dict[str, float]:
-    trained = sum(len(rows) for batch in batches for rows in batch.train_rows.values())
-    texts = sum(len(tokens) for batch in batches for tokens in batch.tokens.values())
-    found = sum(len(rows) for batch in batches for rows in batch.hits.values())
     return {
         "targets": float(sum(batch.terms for batch in batches)),
-        "lm_rows_trained": float(trained),
-        "lm_rows_forward": float(texts - trained - found),
         "nodes": float(sum(len(ids) for batch in batches for ids in batch.nodes.values())),
     }
 

@@ -19,6 +19,7 @@ from partition.manifest import PartitionManifest, RelationInfo
 from pipeline.batch import Batch
 from pipeline.config import ModelPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.gnn import build_gnn
+from pipeline.grouping import split_texts
 from pipeline.heads import HEADS, as_head
 from pipeline.known import as_features, feature_widths, known_shapes
 from pipeline.lm import TextEncoders
@@ -130,10 +131,15 @@ class LMGNN(nn.Module):
         super().__init__()
         self.plan = plan
         self.computed: dict[str, Tensor] = {}
-        """Text embeddings of the last forward pass, for the cache: type -> N x D."""
+        """Text embeddings of the last forward pass: type -> N x D."""
+        self.forward_only: dict[str, Tensor] = {}
+        """Which of them ran forward only in it, and so without dropout: type -> bool N."""
         types = text_types(manifest)
         self.text = TextEncoders.from_plan(plan.model, types)
         widths = {t: self.text.of(t).width for t in types}
+        if plan.engine.checkpoint_activations:
+            for encoder in self.text.distinct():
+                encoder.checkpoint_activations()
         self.ends = {r.name: (r.source, r.destination) for r in manifest.relations}
         self.encoders = nn.ModuleDict(
             {
@@ -192,45 +198,44 @@ class LMGNN(nn.Module):
         yield from self.named_parameters()
         yield from self.named_buffers()
 
-    def embed_texts(self, batch: Batch, *, forward_rows: int) -> dict[str, Tensor]:
+    def embed_texts(self, batch: Batch, *, budget: int) -> dict[str, Tensor]:
         """Type -> N x D. Gradients reach `train_rows`; rows of `hits` are given; the other texts run
-        forward only, in sub-batches of `forward_rows` (paper 4.4.2, "back-propagate on samples")."""
-        embedded = dict(batch.embedded)
+        forward only, in sub-batches of `budget` tokens (paper 4.4.2, "back-propagate on samples"). Equal
+        texts of a type run once: one that equals a trained text shares its vector and adds to its
+        gradient."""
+        embedded, self.forward_only = dict(batch.embedded), {}
         for node_type, tokens in batch.tokens.items():
-            encoder = self.text.of(node_type)
-            rows = batch.train_rows[node_type]
-            forward_only = torch.ones(len(tokens), dtype=torch.bool, device=rows.device)
-            forward_only[rows] = False
-            if node_type in batch.hits:
-                forward_only[batch.hits[node_type]] = False
-            others = forward_only.nonzero().squeeze(1)
-            trained = encoder(tokens.select(rows)) if len(rows) else None
-            width = encoder.width
-            dtype = trained.dtype if trained is not None else torch.float32
-            out = torch.zeros(len(tokens), width, device=rows.device, dtype=dtype)
-            if len(others):
-                encoded = encoder.encode(tokens.select(others), rows_per_batch=forward_rows)
-                out = out.index_copy(0, others, encoded.to(dtype))
-            if node_type in batch.hits:
-                out = out.index_copy(0, batch.hits[node_type], batch.embedded[node_type].to(dtype))
-            embedded[node_type] = out if trained is None else out.index_copy(0, rows, trained)
+            encoder, split = self.text.of(node_type), split_texts(tokens, batch.train_rows[node_type])
+            vectors = [torch.zeros(0, encoder.width, device=split.row.device)]
+            if len(split.trained):
+                vectors = [encoder(tokens.select(split.trained), budget)]
+            if len(split.forward):
+                encoded = encoder.encode(tokens.select(split.forward), budget)
+                vectors.append(encoded.to(vectors[0].dtype))
+            rows = torch.cat(vectors).index_select(0, split.row)
+            self.forward_only[node_type] = split.row >= len(split.trained)
+            if node_type in batch.hits:  # their token lists are empty
+                hits = batch.hits[node_type]
+                rows = rows.index_copy(0, hits, batch.embedded[node_type].to(rows.dtype))
+                self.forward_only[node_type][hits] = False
+            embedded[node_type] = rows
         return embedded
 
     def forward(self, batch: Batch, stage: StagePlan) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of terms), both scalars."""
         if stage.kind == "mlm":
-            return self._masked_loss(batch)
-        text = self.embed_texts(batch, forward_rows=stage.forward_rows)
+            return self._masked_loss(batch, stage.forward_tokens)
+        text = self.embed_texts(batch, budget=stage.forward_tokens)
         self.computed = {name: rows.detach() for name, rows in text.items()}
         if stage.kind in TEXT_ONLY:
             return as_head(self.text_head(stage.name)).loss(text, batch, self.ends)
         hidden = self.encoder(stage.task)(batch, text)
         return as_head(self.head(stage.task)).loss(hidden, batch, self.ends)
 
-    def _masked_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _masked_loss(self, batch: Batch, budget: int) -> tuple[Tensor, Tensor]:
         heads = {id(head.encoder): head for head in self.masked}
         parts = [
-            heads[id(self.text.of(node_type))](tokens, batch.hidden[node_type])
+            heads[id(self.text.of(node_type))](tokens, batch.hidden[node_type], budget)
             for node_type, tokens in batch.tokens.items()
             if len(tokens)
         ]

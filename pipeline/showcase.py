@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.batch import Ragged
 from pipeline.candidates import eval_candidates
-from pipeline.config import TaskPlan
+from pipeline.config import StagePlan, TaskPlan
 from pipeline.durable import write_whole
 from pipeline.graph import RowSource
 from pipeline.hashing import hash_ids, key_of
@@ -99,7 +99,7 @@ class Showcase:
         tokens = self._trainer.graph.tokens(node_type, ids)
         device = self._trainer.device
         on_device = Ragged(tokens.values.to(device), tokens.offsets.to(device))
-        return self._trainer.model.text.of(node_type).encode(on_device, rows_per_batch=128).cpu()
+        return self._trainer.model.text.of(node_type).encode(on_device, StagePlan.forward_tokens).cpu()
 
     def _examples(self) -> list[tuple[str, Tensor, Tensor]]:
         """(relation, source id as 1-vector, candidates with the true tail first)."""

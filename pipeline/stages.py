@@ -55,6 +55,8 @@ class StageRule(Protocol):
         ...
 
 
+HELD_OUT = 1024
+"""Held-out texts of an mlm stage that are fetched at a time."""
 STAGES: Registry[Any] = Registry("stage")
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "link_prediction": LinkObjective,
@@ -104,7 +106,7 @@ class MaskedLMStage:
             texts = read_texts(trainer.graph.manifest, part=part, split="valid")
             share = max(1, limit // trainer.graph.manifest.parts) if limit else None
             rows = permutation(key_of("held out", part), len(texts))[:share].sort().values
-            for chosen in rows.split(self._stage.forward_rows):
+            for chosen in rows.split(HELD_OUT):
                 trainer.record.heartbeat("evaluate")
                 key = key_of(trainer.plan.seed, "held out", part)
                 batch = self.inputs(Batch(nodes=self._nodes(texts.select(chosen)), key=key))
@@ -144,7 +146,7 @@ class TaskStage:
         return self.objective.batch(targets, part, key)
 
     def _encode_texts(self) -> None:
-        self._trainer.encode_texts(rows_per_batch=self._stage.forward_rows)
+        self._trainer.encode_texts(budget=self._stage.forward_tokens)
 
     def tables(self) -> Mapping[str, RowSource]:
         """What targets are judged on: type -> representation of every node."""
@@ -201,7 +203,7 @@ class TaskLMStage(GraphLMStage):
         return self.objective.evaluate(self._encoded, self.head(), split, limit)
 
     def _encoded(self, node_type: str, ids: Tensor) -> Tensor:
-        return self._trainer.inference.encoded(node_type, ids, rows_per_batch=self._stage.forward_rows)
+        return self._trainer.inference.encoded(node_type, ids, budget=self._stage.forward_tokens)
 
 
 @STAGES.add("gnn_warm")

@@ -105,10 +105,10 @@ class Trainer:
         """To be called after every change of the LM's weights."""
         self._lm_version = ""
 
-    def encode_texts(self, *, rows_per_batch: int) -> None:
+    def encode_texts(self, *, budget: int) -> None:
         """Store the embedding of every text under the LM as it is, unless that has been done."""
         stamp = self.cache.stamp if self.cache else Stamp(model_number(self.lm_version), 0)
-        self.inference.encode_texts(version=self.lm_version, stamp=stamp, rows_per_batch=rows_per_batch)
+        self.inference.encode_texts(version=self.lm_version, stamp=stamp, budget=budget)
 
     def known_labels(self, task: str) -> KnownLabels | None:
         """What the task's training targets tell of their neighbours, if it asks for it. A collective

@@ -34,7 +34,7 @@ STAGES = [
     {"name": "mlm", "kind": "mlm"},
     {"name": "graph_lm", "kind": "graph_lm", "task": "cites"},
     {"name": "warm", "kind": "gnn_warm", "task": "cites"},
-    {"name": "joint", "kind": "joint", "task": "cites", "forward_rows": 8},
+    {"name": "joint", "kind": "joint", "task": "cites", "forward_tokens": 64},
 ]
 
 

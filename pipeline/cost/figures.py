@@ -26,7 +26,7 @@ class LMCosts:
 @dataclass(frozen=True)
 class StageCost:
     """One row of the table. Numbers are of the whole stage over all trainers unless named otherwise;
-    LM tokens include padding, as `lm_tokens` of events.jsonl does."""
+    LM tokens include padding, as `lm_tokens_trained` and `lm_tokens_forward` of events.jsonl do."""
 
     name: str
     kind: str

@@ -22,7 +22,6 @@ from pipeline.cost.figures import Cost, LMCosts
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 
-_FORWARD_ROWS = 128
 _TRAIN_ROWS = 32
 
 
@@ -40,34 +39,41 @@ def sample_texts(manifest: PartitionManifest, folder: Path, rows: int) -> Ragged
 
 
 def measure_lm(
-    encoder: TextEncoder, masked: nn.Module | None, texts: Ragged, *, share: float, engine: EnginePlan
+    encoder: TextEncoder,
+    masked: nn.Module | None,
+    texts: Ragged,
+    *,
+    budget: int,
+    share: float,
+    engine: EnginePlan,
 ) -> LMCosts:
-    """Costs per token on `texts`; `share` of the tokens carry a label for the masked-LM head."""
+    """Costs per token on `texts`, `budget` of them at a time; `share` of the tokens carry a label for the
+    masked-LM head."""
     device = encoder.base.device
     encoder.requires_grad_(True).train()
     rows = torch.linspace(0, len(texts) - 1, min(_TRAIN_ROWS, len(texts))).long()
     few = _moved(texts.select(rows), device)
     many = _moved(texts, device)
-    started = encoder.tokens_run
-    encoder.encode(many, _FORWARD_ROWS)
-    count = max(encoder.tokens_run - started, 1)
-    forward = Cost(_timed(lambda: encoder.encode(many, _FORWARD_ROWS), engine, device) / count)
-    train = _per_token(lambda: encoder(few).float().sum(), encoder, encoder, engine)
+    started = encoder.work.tokens_run
+    encoder.encode(many, budget)
+    count = max(encoder.work.tokens_run - started, 1)
+    forward = Cost(_timed(lambda: encoder.encode(many, budget), engine, device) / count)
+    train = _per_token(lambda: encoder(few, budget).float().sum(), encoder, encoder, engine)
     hidden = Cost()
     if masked is not None:
         labels = torch.full_like(few.values, -100)
         every = max(round(1 / share), 1)
         labels[::every] = few.values[::every]
-        hidden = _per_token(lambda: masked(few, labels)[0], masked, encoder, engine)
+        hidden = _per_token(lambda: masked(few, labels, budget)[0], masked, encoder, engine)
     return LMCosts(forward, train, hidden)
 
 
 def _per_token(
     loss: Callable[[], Tensor], module: nn.Module, encoder: TextEncoder, engine: EnginePlan
 ) -> Cost:
-    started = encoder.tokens_run
+    started = encoder.work.tokens_run
     cost = _backward_cost(loss, module, engine, encoder.base.device)
-    count = max((encoder.tokens_run - started) / 2, 1)  # it ran twice
+    count = max((encoder.work.tokens_run - started) / 2, 1)  # it ran twice
     return Cost(cost.seconds / count, cost.saved_bytes / count)
 
 

@@ -67,7 +67,8 @@ class StageCosts:
             return LMCosts()
         masked = self.model.masked[0] if len(self.model.masked) else None
         share = next((s.mask for s in self.plan.stages if s.kind == "mlm"), 0.15)
-        return measure_lm(encoder, masked, texts, share=share, engine=self.plan.engine)
+        budget = self.plan.stages[-1].forward_tokens
+        return measure_lm(encoder, masked, texts, budget=budget, share=share, engine=self.plan.engine)
 
     def _stage(self, stage: StagePlan, trial: Trial, evaluated: int, whole: int) -> StageCost:
         parts = self.manifest.parts
@@ -77,7 +78,7 @@ class StageCosts:
         graph = Cost()
         if stage.kind != "mlm" and stage.kind not in TEXT_ONLY:
             graph = measure_graph(self.model, self.manifest, stage, trial.batch, self.plan.engine)
-        in_evaluations = whole * self._trials.whole_graph(stage.forward_rows)
+        in_evaluations = whole * self._trials.whole_graph(stage.forward_tokens)
         if evaluated and not judges_whole_graph(stage, self.plan):
             in_evaluations += (evaluated + 1) * self._trials.targets_alone(stage)
         train = self.lm.masked if stage.kind == "mlm" else self.lm.train
@@ -103,13 +104,13 @@ class StageCosts:
             memory_bytes=self._process_bytes(
                 graph.saved_bytes
                 + trial.most_tokens_trained * train.saved_bytes
-                + self._fixed_bytes(stage.forward_rows, parameters)
+                + self._fixed_bytes(stage.forward_tokens, parameters)
             ),
         )
 
     def _tests(self, whole: int) -> StageCost:
         """Texts of each task's test that are not stored by then, and ranking among all nodes."""
-        tokens = whole * self._trials.whole_graph(self.plan.stages[-1].forward_rows)
+        tokens = whole * self._trials.whole_graph(self.plan.stages[-1].forward_tokens)
         seconds = tokens * self.lm.forward.seconds + self._full_ranking_seconds()
         return StageCost(
             name="test",
@@ -132,7 +133,7 @@ class StageCosts:
         """Of a process whose model and work need so many bytes at a time."""
         return round(self.base_bytes + self.kept * needed)
 
-    def _fixed_bytes(self, forward_rows: int, trained: int) -> int:
+    def _fixed_bytes(self, forward_tokens: int, trained: int) -> int:
         """Weights, gradients, Adam, and one forward-only sub-batch of the LM."""
         adam = 8 * trained / (self.manifest.parts if self.plan.engine.zero else 1)
         weights = 8 * sum(p.numel() for p in self.model.parameters())
@@ -141,7 +142,7 @@ class StageCosts:
         if encoder is not None:
             config = encoder.base.config
             widest = 4 * config.hidden_size + 2 * getattr(config, "intermediate_size", 4 * config.hidden_size)
-            wide = 4 * forward_rows * self.plan.model.max_length * widest
+            wide = 4 * max(forward_tokens, self.plan.model.max_length) * widest
         return round(weights + 8 * trained + adam + wide)
 
     def host_bytes(self) -> int:

@@ -20,18 +20,20 @@ from pipeline.batch import Batch, Ragged
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
 from pipeline.graph import Graph, Table
+from pipeline.grouping import split_texts, sub_batches
 from pipeline.hashing import key_of, permutation
+from pipeline.infer import TEXTS
 from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, text_types
-from pipeline.stages import STAGES
+from pipeline.stages import HELD_OUT, STAGES
 from pipeline.targets import Schedule, Texts, read_texts
 
 _BATCHES = 16
 """Drawn per stage, evenly over its time and parts. Of the default graph, LM tokens of a batch of 32 modules
 differ by 15 % (standard deviation; other stages' by 3 %), their mean over 16 by 4 %."""
 _CHUNKS = 16
-"""Of 1,024 texts or targets each, as in evaluations; padding is counted on so many."""
+"""Of as many texts or targets each as in evaluations; padding is counted on so many."""
 _CHUNK = 1024
 
 
@@ -109,21 +111,21 @@ class Trials:
             batch=drawn[len(drawn) // 2],
         )
 
-    def whole_graph(self, rows_per_batch: int) -> float:
+    def whole_graph(self, budget: int) -> float:
         """LM tokens of encoding every text once."""
         found = 0.0
         for name in text_types(self._manifest):
             ranges = [self._manifest.part_range(name, part) for part in range(self._manifest.parts)]
             chunks = [
-                torch.arange(start, min(start + _CHUNK, last))
+                torch.arange(start, min(start + TEXTS, last))
                 for first, last in ranges
-                for start in range(first, last, _CHUNK)
+                for start in range(first, last, TEXTS)
             ]
             real = padded = 0
             for ids in _some(chunks):
                 tokens = self._graph.tokens(name, ids)
                 real += tokens.values.numel()
-                padded += self._encoded(tokens, rows_per_batch)
+                padded += self._encoded(tokens, budget)
             found += self._manifest.node_type(name).tokens * padded / max(real, 1)
         return found
 
@@ -138,12 +140,12 @@ class Trials:
             else:
                 targets = rule.objective.targets(part, "valid")
             order = permutation(key_of("held out", part), len(targets))
-            chunks += [targets.select(rows) for rows in order.split(stage.forward_rows if masked else _CHUNK)]
+            chunks += [targets.select(rows) for rows in order.split(HELD_OUT if masked else _CHUNK)]
             total += len(targets)
         seen = tokens = 0
         for some in _some(chunks):
             seen += len(some)
-            tokens += self._held_out_texts(rule, some) if masked else self._ends(rule, some, stage)
+            tokens += self._held_out_texts(rule, some, stage) if masked else self._ends(rule, some, stage)
         return min(total, stage.eval_targets or total) * tokens / max(seen, 1)
 
     def _with_texts(self, batch: Batch, stage: StagePlan) -> Batch:
@@ -157,45 +159,46 @@ class Trials:
         trained = forward = 0
         for name, tokens in batch.tokens.items():
             if stage.kind == "mlm":
-                trained += self._padded(tokens)
+                trained += self._masked(tokens, stage)
                 continue
-            others = torch.ones(len(tokens), dtype=torch.bool)
-            others[batch.train_rows[name]] = False
-            trained += self._trained(tokens.select(batch.train_rows[name]))
-            forward += self._encoded(tokens.select(others.nonzero().squeeze(1)), stage.forward_rows)
+            split = split_texts(tokens, batch.train_rows[name])
+            trained += self._trained(tokens.select(split.trained), stage.forward_tokens)
+            forward += self._encoded(tokens.select(split.forward), stage.forward_tokens)
         return trained, forward
 
-    def _held_out_texts(self, rule: Any, texts: Texts) -> int:
+    def _held_out_texts(self, rule: Any, texts: Texts, stage: StagePlan) -> int:
         batch = self._inputs.texts(rule.batch(texts, 0, 0), budget=None)
-        return sum(self._padded(tokens) for tokens in batch.tokens.values())
+        return sum(self._masked(tokens, stage) for tokens in batch.tokens.values())
 
     def _ends(self, rule: Any, targets: Any, stage: StagePlan) -> int:
         found = 0
 
         def rows(node_type: str, ids: Tensor) -> Tensor:
             nonlocal found
-            found += self._encoded(self._graph.tokens(node_type, ids), stage.forward_rows)
+            found += self._encoded(self._graph.tokens(node_type, ids), stage.forward_tokens)
             return ids
 
         rule.objective.rows_of(rows, targets)
         return found
 
-    def _padded(self, tokens: Ragged) -> int:
-        """As an mlm stage runs them: all in one piece."""
-        return self._counted(lambda encoder: encoder.hidden(tokens)) if tokens.values.numel() else 0
+    def _masked(self, tokens: Ragged, stage: StagePlan) -> int:
+        """As an mlm stage runs them: equal texts too, since each has holes of its own."""
+        pieces = [tokens.select(rows) for rows in sub_batches(tokens.lengths(), stage.forward_tokens)]
+        some = [piece for piece in pieces if piece.values.numel()]
+        return self._counted(lambda encoder: [encoder.hidden(piece) for piece in some])
 
-    def _trained(self, tokens: Ragged) -> int:
-        return self._counted(lambda encoder: encoder(tokens))
+    def _trained(self, tokens: Ragged, budget: int) -> int:
+        return self._counted(lambda encoder: encoder(tokens, budget))
 
-    def _encoded(self, tokens: Ragged, rows_per_batch: int) -> int:
-        return self._counted(lambda encoder: encoder.encode(tokens, rows_per_batch))
+    def _encoded(self, tokens: Ragged, budget: int) -> int:
+        return self._counted(lambda encoder: encoder.encode(tokens, budget))
 
     def _counted(self, run: Callable[[TextEncoder], object]) -> int:
         """LM tokens of a call."""
         assert self._encoder is not None, "a batch with texts comes of a graph with texts"
-        before = self._encoder.tokens_run
+        before = self._encoder.work.tokens_run
         run(self._encoder)
-        return self._encoder.tokens_run - before
+        return self._encoder.work.tokens_run - before
 
 
 class _Blank(nn.Module):

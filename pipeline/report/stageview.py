@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.lm_work import PADDING, RUN, padding_share
+
 Event = dict[str, Any]
 STEP_PARTS = ("sample_s", "fetch_s", "compute_s", "step_s")
 TIME_PARTS = (*STEP_PARTS, "eval", "checkpoint", "other")
-COUNTED = ("targets", "lm_rows_trained", "lm_rows_forward", "lm_tokens", "remote_rows")
+COUNTED = ("targets", "lm_rows_trained", "lm_rows_forward", "lm_tokens", *RUN, *PADDING, "remote_rows")
 NEGATED_LOSS = "negative_loss"
 """Metric of an mlm stage: its loss on held-out texts, negated so that more is better."""
 
@@ -57,6 +59,11 @@ class StageView:
     def per_target(self, name: str) -> float | None:
         targets = self.totals.get("targets", 0)
         return self.totals[name] / targets if targets and name in self.totals else None
+
+    @property
+    def padding(self) -> float | None:
+        """Share of the tokens that ran through the LM; None where none did."""
+        return padding_share(self.totals)
 
     @property
     def validation(self) -> tuple[Evaluation, ...]:

@@ -20,6 +20,7 @@ from partition.columns import read_texts
 from partition.errors import UsageError
 from partition.tokens import tokenize
 from pipeline.batch import Ragged
+from pipeline.config import StagePlan
 from pipeline.lm import TextEncoder
 from pipeline.plain import nearest
 from pipeline.use.exported import (
@@ -34,8 +35,6 @@ from pipeline.use.exported import (
 
 _TEXTS = 8192
 """Texts in memory at a time; among so many there are always enough of one length for a pass."""
-_TEXTS_PER_PASS = 128
-"""As StagePlan.forward_rows."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +92,7 @@ def _encoded(encoder: TextEncoder, texts: pa.Array, max_length: int) -> np.ndarr
     lists = tokenize(texts, encoder.tokenizer, max_length=max_length, what="texts", say=lambda _: None)
     device = best_device()
     tokens = Ragged(torch.from_numpy(lists.values).to(device), torch.from_numpy(lists.offsets).to(device))
-    found: np.ndarray = encoder.encode(tokens, rows_per_batch=_TEXTS_PER_PASS).float().cpu().numpy()
+    found: np.ndarray = encoder.encode(tokens, StagePlan.forward_tokens).float().cpu().numpy()
     return found
 
 

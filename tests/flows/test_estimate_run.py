@@ -72,7 +72,7 @@ def row(case: Case, stage: str) -> StageCost:
 def test_targets_steps_and_lm_tokens_of_a_stages_steps_are_those_of_the_run(case: Case, stage: str) -> None:
     told, begun = row(case, stage), of(case, stage, "stage_start")[0]
     assert (told.targets, told.steps) == (begun["targets"], begun["steps"])
-    run = sum(step["lm_tokens"] for step in of(case, stage, "step"))
+    run = sum(step["lm_tokens_trained"] + step["lm_tokens_forward"] for step in of(case, stage, "step"))
     assert told.lm_tokens_trained + told.lm_tokens_forward == pytest.approx(run, rel=0.1)
 
 
@@ -80,7 +80,7 @@ def test_targets_steps_and_lm_tokens_of_a_stages_steps_are_those_of_the_run(case
 def test_lm_tokens_of_evaluations_are_those_of_the_run(case: Case, stage: str) -> None:
     first, last = (of(case, stage, event) for event in ("stage_start", "stage_end"))
     everything = sum(e["tokens_so_far"] for e in last) - sum(e["tokens_so_far"] for e in first)
-    steps = sum(step["lm_tokens"] for step in of(case, stage, "step"))
+    steps = sum(step["lm_tokens_trained"] + step["lm_tokens_forward"] for step in of(case, stage, "step"))
     assert row(case, stage).lm_tokens_evaluation == pytest.approx(everything - steps, rel=0.02)
 
 

@@ -56,7 +56,7 @@ def dense_embeddings(plan: TrainPlan, run: Path, oracle: Oracle, graph: Path) ->
     ends = torch.tensor([0, *np.cumsum([len(tokens) for tokens in lists])])
     venues = pq.read_table(graph / "venue.parquet").to_pydict()
     given = {
-        "paper": model.text.of("paper").encode(Ragged(flat, ends), 64).half().float(),  # stored as float16
+        "paper": model.text.of("paper").encode(Ragged(flat, ends), 256).half().float(),  # stored as float16
         "venue": torch.tensor([[venues[c][i] for c in ("size", "age")] for i in oracle.ids["venue"]]),
         "author": torch.cat(
             [load_file(next(best.glob(f"rank-*/part-{p}.safetensors")))["author"] for p in range(2)]

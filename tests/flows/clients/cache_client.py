@@ -77,7 +77,7 @@ def main() -> None:
             out["unseen"] += len((usable - trained) ^ set(hit.tolist()))
             out["served_trained"] += len(trained & set(hit.tolist()))
             fresh = embedding(ids, step)
-            cache.keep(found, {"paper": fresh})
+            cache.keep(found, {"paper": fresh}, {"paper": torch.ones(len(ids), dtype=torch.bool)})
             own = set(ids.tolist()) - set(hit.tolist())
             mine |= {(node, step) for node in own}
             computed |= own

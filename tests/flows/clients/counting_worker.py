@@ -19,9 +19,9 @@ _so_far = 0
 
 def hidden(self: TextEncoder, tokens: Ragged) -> tuple[Tensor, Tensor]:
     global _so_far
-    before = self.tokens_run
+    before = self.work.tokens_run
     states = _hidden(self, tokens)
-    _so_far += self.tokens_run - before
+    _so_far += self.work.tokens_run - before
     return states
 
 

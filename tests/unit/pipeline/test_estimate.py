@@ -90,7 +90,7 @@ def test_encoding_all_texts_costs_what_the_encoder_counts(case):
     graph, encoder = OfflineGraph(folder, manifest), next(model.text.distinct())
     for part in range(4):
         encoder.encode(graph.tokens("paper", torch.arange(*manifest.part_range("paper", part))), 50)
-    assert Trials(plan, manifest, folder, model).whole_graph(50) == encoder.tokens_run
+    assert Trials(plan, manifest, folder, model).whole_graph(50) == encoder.work.tokens_run
 
 
 def test_a_stage_counts_its_own_negatives(case, toy):
@@ -180,7 +180,7 @@ def test_measuring_leaves_the_weights_as_they_were(case):
     engine = EnginePlan()
     encoder = next(model.text.distinct())
     texts = sample_texts(manifest, folder, 20)
-    costs = measure_lm(encoder, model.masked[0], texts, share=0.15, engine=engine)
+    costs = measure_lm(encoder, model.masked[0], texts, budget=40, share=0.15, engine=engine)
     batch = Trials(plan, manifest, folder, model).of(plan.stages[-1]).batch
     graph = measure_graph(model, manifest, plan.stages[-1], batch, engine)
     seconds = measure_step(list(model.parameters()))
@@ -195,7 +195,7 @@ def test_training_tokens_keep_at_least_the_layers_outputs_for_backward(case):
     plan, manifest, folder = case
     model = LMGNN(plan, manifest)
     texts = sample_texts(manifest, folder, 20)
-    cost = measure_lm(next(model.text.distinct()), None, texts, share=0.15, engine=EnginePlan())
+    cost = measure_lm(next(model.text.distinct()), None, texts, budget=40, share=0.15, engine=EnginePlan())
     assert cost.train.saved_bytes > 2 * 32 * 4
     assert cost.forward.saved_bytes == 0
 

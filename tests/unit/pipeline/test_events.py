@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from partition.errors import DiskFullError, StoreError
 from pipeline import events
 from pipeline.events import PROGRESS_MARK, RunRecord, clock, events_path, read_events
+from pipeline.lm_work import LMWork
 
 
 class Clock:
@@ -215,13 +216,14 @@ def test_the_progress_line_gives_pace_rates_and_time_left(
 ) -> None:
     monotonic = Clock(monkeypatch)
     console = io.StringIO()
+    work = LMWork(tokens_trained=1000, tokens_forward=1000, padding_trained=150, padding_forward=50)
     with record(tmp_path, console=console, world=4) as run:
         run.stage("joint", kind="joint", steps=400, targets=1)
         monotonic.now += 30  # the first step warms up
-        run.step(1, loss=2.0, rate=1e-3, lm_rate=2e-5, targets=50, lm_tokens=4000)
+        run.step(1, loss=2.0, rate=1e-3, lm_rate=2e-5, targets=50, **work.scalars())
         for step in range(2, 102):
             monotonic.now += 0.5
-            run.step(step, loss=0.12345, rate=1e-3, lm_rate=2e-5, targets=50, lm_tokens=4000)
+            run.step(step, loss=0.12345, rate=1e-3, lm_rate=2e-5, targets=50, **work.scalars())
     last = console.getvalue().splitlines()[-1]
     for part in (
         "joint 101/400 25%",
@@ -229,7 +231,7 @@ def test_the_progress_line_gives_pace_rates_and_time_left(
         "lr 1.0e-03/2.0e-05",
         "500 ms/step",
         "100 targets/s ×4",
-        "8.0k LM tokens/s ×4",
+        "8.0k LM tokens/s ×4 · 10% padding",
         "1:20 elapsed",
         "ETA 2:30",  # 299 steps of half a second
     ):

@@ -16,9 +16,12 @@ from partition.tokens import resolve_model
 from pipeline.batch import Ragged
 from pipeline.config import DEFAULT_LM, ModelPlan
 from pipeline.lm import TextEncoder, TextEncoders
+from pipeline.lm_work import LMWork
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(95))]
 CLS, SEP, MASK = 2, 3, 4
+BUDGET = 20
+"""Tokens of a sub-batch: the longest text here, so that there are several."""
 SMALL = {
     "vocab_size": len(WORDS),
     "hidden_size": 32,
@@ -82,13 +85,13 @@ def test_mean_pooling_equals_a_loop_over_texts(folders, family):
     encoder = TextEncoder.from_plan(plan(folders[family])).eval()
     model = transformers.AutoModel.from_pretrained(folders[family])
     expected = torch.stack([states.mean(0) for states in reference(model, tokens)])
-    assert torch.allclose(encoder(tokens), expected, atol=1e-5)
+    assert torch.allclose(encoder(tokens, BUDGET), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_parameter_gets_a_gradient(folders, family):
     encoder = TextEncoder.from_plan(plan(folders[family]))
-    encoder(texts(5, 9)).square().sum().backward()
+    encoder(texts(5, 9), BUDGET).square().sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 
 
@@ -102,7 +105,7 @@ def test_masked_lm_loss_equals_transformers(folders, family):
     ids, mask = tokens.padded(theirs.config.pad_token_id)
     padded_labels = torch.full(ids.shape, -100).masked_scatter(mask, labels)
     expected = theirs(input_ids=ids, attention_mask=mask, labels=padded_labels).loss
-    loss, count = ours(tokens, labels)
+    loss, count = ours(tokens, labels, BUDGET)
     assert int(count) == 4
     assert torch.allclose(loss / count, expected, atol=1e-5)
 
@@ -111,7 +114,7 @@ def test_cls_pooling_takes_the_first_token(folders):
     tokens = texts(7, 1, 12)
     encoder = TextEncoder.from_plan(plan(folders["bert"], pooling="cls")).eval()
     expected = torch.stack([states[0] for states in reference(encoder.base, tokens)])
-    assert torch.allclose(encoder(tokens), expected, atol=1e-5)
+    assert torch.allclose(encoder(tokens, BUDGET), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
@@ -124,7 +127,7 @@ def test_keeping_layers_equals_running_the_first_of_them(folders, family):
     del stack[name][1:]
     ids, mask = tokens.padded(0)
     expected = whole(input_ids=ids, attention_mask=mask).last_hidden_state.mean(1)
-    assert torch.allclose(encoder(tokens), expected, atol=1e-5)
+    assert torch.allclose(encoder(tokens, BUDGET), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -133,34 +136,103 @@ def test_a_text_without_tokens_becomes_zeros_and_disturbs_no_other(folders, pool
     middle = int(tokens.offsets[1])
     with_empty = Ragged(tokens.values, torch.tensor([0, middle, middle, int(tokens.offsets[2])]))
     encoder = TextEncoder.from_plan(plan(folders["bert"], pooling=pooling)).eval()
-    vectors = encoder(with_empty)
+    vectors = encoder(with_empty, BUDGET)
     assert torch.equal(vectors[1], torch.zeros(32))
-    assert torch.allclose(vectors[[0, 2]], encoder(tokens), atol=1e-6)
+    assert torch.allclose(vectors[[0, 2]], encoder(tokens, BUDGET), atol=1e-6)
 
 
 def test_no_texts_give_no_rows(folders):
     none = Ragged(torch.zeros(0, dtype=torch.int16), torch.zeros(1, dtype=torch.int64))
     encoder = TextEncoder.from_plan(plan(folders["bert"]))
-    assert encoder(none).shape == (0, 32)
-    assert encoder.encode(none, 4).shape == (0, 32)
+    assert encoder(none, BUDGET).shape == (0, 32)
+    assert encoder.encode(none, 64).shape == (0, 32)
 
 
-@pytest.mark.parametrize("rows_per_batch", [1, 3, 100])
-def test_encode_equals_forward_of_each_row(folders, rows_per_batch):
+@pytest.mark.parametrize("budget", [1, 30, 1000])
+def test_encode_equals_forward_of_each_row(folders, budget):
     tokens = texts(7, 1, 18, 4, 4, 11, 2)
     encoder = TextEncoder.from_plan(plan(folders["bert"])).eval()
-    expected = torch.cat([encoder(tokens.select(torch.tensor([i]))) for i in range(7)])
-    assert torch.allclose(encoder.encode(tokens, rows_per_batch), expected, atol=1e-5)
+    expected = torch.cat([encoder(tokens.select(torch.tensor([i])), BUDGET) for i in range(7)])
+    assert torch.allclose(encoder.encode(tokens, budget), expected, atol=1e-5)
 
 
 def test_encode_is_without_dropout_and_gradient_and_leaves_the_mode(folders):
     encoder = TextEncoder.from_plan(plan(folders["bert"])).train()
     tokens = texts(7, 5)
-    vectors = encoder.encode(tokens, 2)
+    vectors = encoder.encode(tokens, 16)
     assert encoder.training
     assert not vectors.requires_grad
-    assert torch.equal(vectors, encoder.encode(tokens, 2))
-    assert not torch.equal(encoder(tokens), encoder(tokens))
+    assert torch.equal(vectors, encoder.encode(tokens, 16))
+    assert not torch.equal(encoder(tokens, BUDGET), encoder(tokens, BUDGET))
+
+
+def test_rows_tokens_and_padding_are_counted_with_and_without_gradients(folders):
+    encoder = TextEncoder.from_plan(plan(folders["bert"]))
+    tokens = texts(10, 10, 8, 4)  # 12, 12, 10 and 6 tokens with the special ones
+    again = tokens.select(torch.tensor([0, 1, 2, 3, 3]))
+    encoder.encode(again, 36)  # three of twelve, one of six
+    assert encoder.work == LMWork(rows_forward=4, tokens_forward=42, padding_forward=2)
+    before = encoder.work
+    encoder(again, 1000)
+    assert encoder.work - before == LMWork(rows_trained=4, tokens_trained=48, padding_trained=8)
+    assert encoder.work.tokens == 42 + 3 * 48
+
+
+def test_encode_gives_a_sign_of_life_for_every_sub_batch(folders):
+    encoder, signs = TextEncoder.from_plan(plan(folders["bert"])), []
+    encoder.encode(texts(10, 10, 10, 4), 24, alive=lambda: signs.append(1))
+    assert len(signs) == 2
+
+
+def gradients(encoder: TextEncoder) -> tuple[dict[str, Tensor], int]:
+    """(gradients of a pass with dropout, bytes that autograd kept for it, parameters excepted)."""
+    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(3)
+    encoder.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = encoder(texts(18, 12, 7, 7, 3), 40).square().sum()
+    bytes_kept = sum(kept.values())
+    loss.backward()
+    return {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}, bytes_kept
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+def test_computing_activations_again_keeps_gradients_and_saves_memory(folders, family):
+    encoder = TextEncoder.from_plan(plan(folders[family]))
+    plain, bytes_plain = gradients(encoder)
+    plain = {name: gradient.clone() for name, gradient in plain.items()}
+    encoder.zero_grad()
+    encoder.checkpoint_activations()
+    again, bytes_again = gradients(encoder)
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, msg=name)
+    assert bytes_again < bytes_plain / 2
+
+
+def test_computing_activations_again_says_nothing(folders, capfd):
+    encoder = TextEncoder.from_plan(plan(folders["bert"])).train()
+    encoder.checkpoint_activations()
+    encoder(texts(5), BUDGET).sum().backward()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_lm_that_cannot_compute_its_layers_again_is_named(folders):
+    with pytest.raises(UsageError, match=r"engine\.checkpoint_activations: .*mpnet"):
+        TextEncoder.from_plan(plan(folders["mpnet"])).checkpoint_activations()
+
+
+@pytest.mark.parametrize(("family", "kernel"), [("bert", "sdpa"), ("modernbert", "sdpa"), ("mpnet", "eager")])
+def test_attention_is_torchs_own_where_the_model_knows_it(folders, family, kernel):
+    base = TextEncoder.from_plan(plan(folders[family])).base
+    assert base.config._attn_implementation == kernel
 
 
 def test_the_masked_lm_shares_and_ties_the_weights(folders):
@@ -169,7 +241,7 @@ def test_the_masked_lm_shares_and_ties_the_weights(folders):
     table = encoder.base.get_input_embeddings().weight
     assert masked.head.get_output_embeddings().weight is table
     before = copy.deepcopy(encoder.base.state_dict())
-    loss, count = masked(texts(5), torch.tensor([-100, 7, -100, 8, -100, -100, -100]))
+    loss, count = masked(texts(5), torch.tensor([-100, 7, -100, 8, -100, -100, -100]), BUDGET)
     (loss / count).backward()
     assert [name for name, p in masked.named_parameters() if p.grad is None] == []
     torch.optim.SGD(masked.parameters(), lr=0.1).step()
@@ -179,7 +251,7 @@ def test_the_masked_lm_shares_and_ties_the_weights(folders):
 
 def test_a_masked_lm_batch_without_labels_costs_nothing_and_has_a_gradient(folders):
     masked = TextEncoder.from_plan(plan(folders["bert"])).masked_lm()
-    loss, count = masked(texts(3), torch.full((5,), -100))
+    loss, count = masked(texts(3), torch.full((5,), -100), BUDGET)
     loss.backward()
     assert (float(loss.detach()), int(count)) == (0.0, 0)
 
@@ -200,13 +272,13 @@ def test_a_saved_encoder_is_read_by_transformers_and_by_us(folders, tmp_path):
     tokens = texts(6, 2)
     theirs = transformers.AutoModel.from_pretrained(tmp_path)
     expected = torch.stack([states.mean(0) for states in reference(theirs, tokens)])
-    assert torch.allclose(encoder(tokens), expected, atol=1e-5)
+    assert torch.allclose(encoder(tokens, BUDGET), expected, atol=1e-5)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("word3 word90")["input_ids"] == [CLS, 8, 95, SEP]
     assert (tmp_path / "model.safetensors").exists()
     other = TextEncoder.from_plan(plan(folders["bert"], lm_layers=1)).eval()
     other.load(tmp_path)
-    assert torch.equal(other(tokens), encoder(tokens))
+    assert torch.equal(other(tokens, BUDGET), encoder(tokens, BUDGET))
 
 
 def test_loading_another_models_weights_is_an_error(folders, tmp_path):
@@ -230,7 +302,7 @@ def test_texts_longer_than_the_positions_are_an_error(folders, family, positions
 
 def test_a_text_of_all_positions_runs(folders):
     encoder = TextEncoder.from_plan(plan(folders["roberta"], max_length=38))
-    assert encoder(texts(36)).shape == (1, 32)
+    assert encoder(texts(36), BUDGET).shape == (1, 32)
 
 
 def test_a_folder_without_weights_is_named(folders, tmp_path):
@@ -275,7 +347,7 @@ def test_an_lm_for_each_type_has_its_own_weights(folders):
     encoders = TextEncoders.from_plan(plan(folders["bert"], lm_shared=False), ["paper", "author.v2"])
     one, two = encoders.of("paper"), encoders.of("author.v2")
     assert {id(p) for p in one.parameters()}.isdisjoint(id(p) for p in two.parameters())
-    assert torch.equal(one.eval()(texts(4)), two.eval()(texts(4)))
+    assert torch.equal(one.eval()(texts(4), BUDGET), two.eval()(texts(4), BUDGET))
 
 
 def test_a_graph_without_texts_has_no_lm(folders):
@@ -296,7 +368,7 @@ def test_the_default_lm_knows_similar_sentences_and_equals_plain_transformers():
         torch.tensor([v for one in lists for v in one], dtype=torch.int16),
         torch.tensor([0, *[len(one) for one in lists]]).cumsum(0),
     )
-    vectors = encoder.encode(tokens, 2)
+    vectors = encoder.encode(tokens, 16)
     similar = torch.nn.functional.normalize(vectors) @ torch.nn.functional.normalize(vectors).T
     assert similar[0, 1] > 0.5 > 0.2 > similar[0, 2]
     model = transformers.AutoModel.from_pretrained(resolve_model(DEFAULT_LM))

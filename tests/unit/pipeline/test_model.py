@@ -127,6 +127,40 @@ def test_training_every_row_gives_the_loss_of_training_a_few(plan: TrainPlan, mo
     assert float(model(everyone, stage)[0]) == pytest.approx(float(model(batch, stage)[0]), rel=1e-5)
 
 
+def with_repeats(batch: Batch) -> Batch:
+    """Papers 1, 4 and 5 get the text of paper 0, which is trained; paper 8 that of paper 7, which is not."""
+    rows = torch.arange(len(batch.nodes["paper"]))
+    rows[[1, 4, 5, 8]] = torch.tensor([0, 0, 0, 7])
+    return replace(batch, tokens={"paper": batch.tokens["paper"].select(rows)})
+
+
+def test_equal_texts_share_a_vector_and_their_gradients_add_up(plan: TrainPlan, model: LMGNN) -> None:
+    batch = with_repeats(make_batch("joint"))
+    tokens, rows = batch.tokens["paper"], batch.train_rows["paper"]
+    weights = torch.randn(len(tokens), 32, generator=torch.Generator().manual_seed(2))
+    found = model.embed_texts(batch, budget=64)["paper"]
+    (found * weights).sum().backward()
+
+    lm = AutoModel.from_pretrained(plan.model.lm)
+    lists = tokens.values.long().split(tokens.lengths().tolist())
+    alone = torch.stack([lm(one[None]).last_hidden_state[0].mean(0) for one in lists])
+    trained = [*rows.tolist(), 1, 4, 5]
+    (alone[trained] * weights[trained]).sum().backward()
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
+    theirs = dict(lm.named_parameters())
+    for name, parameter in model.text.of("paper").base.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_equal_texts_run_once(model: LMGNN) -> None:
+    ran: list[Tensor] = []
+    model.text.of("paper").base.register_forward_pre_hook(
+        lambda _, __, given: ran.append(given["input_ids"]), with_kwargs=True
+    )
+    model.embed_texts(with_repeats(make_batch("joint")), budget=64)
+    assert sum(len(ids) for ids in ran) == 36
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -144,6 +178,12 @@ def test_a_stage_trains_its_own_parameters_and_freezes_the_rest(
     assert {name.split(".")[0] for name in named} == expected
     assert len(groups["lm"]) + len(groups["rest"]) == len(named)
     assert bool(groups["lm"]) == (kind != "gnn_warm")
+
+
+def test_the_plan_says_whether_activations_are_computed_again(plan: TrainPlan) -> None:
+    for asked in (False, True):
+        changed = replace(plan, engine=replace(plan.engine, checkpoint_activations=asked))
+        assert LMGNN(changed, MANIFEST).text.of("paper").base.is_activation_checkpointing == asked
 
 
 def test_nodes_of_a_bare_type_start_alike(plan: TrainPlan) -> None:
