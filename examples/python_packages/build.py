@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE))  # also under `python -P`
 
 from corpus import Corpus, corpus_files, find_packages, hash_files, read_corpus  # noqa: E402
 from kinds import KINDS  # noqa: E402
-from questions import ask_modules, ask_uses  # noqa: E402
+from questions import ask_symbols, ask_uses  # noqa: E402
 from resolve import Pair, find_relations  # noqa: E402
 from wording import masked_texts  # noqa: E402
 
@@ -64,14 +64,14 @@ name = "python_packages"
 path = "nodes/symbol.parquet"
 id = "id"
 text = "text"
+label = "label"
+classes = {packages}
+split = "split"
 
 [nodes.module]
 path = "nodes/module.parquet"
 id = "id"
 text = "text"
-label = "label"
-classes = {module_classes}
-split = "split"
 
 [nodes.parameter]
 path = "nodes/parameter.parquet"
@@ -120,18 +120,18 @@ def make_graph(corpus: Corpus) -> Graph:
     """Relations, labels, splits and masked texts of a corpus."""
     relations = find_relations(corpus)
     uses = ask_uses(corpus, relations)
-    modules = ask_modules(corpus)
+    symbols = ask_symbols(corpus)
     targets = [pair for pair, split in uses.splits.items() if split != "message"]
     texts = masked_texts(corpus, targets)
     takes = common_parameters(corpus)
     nodes = {
-        "symbol": _table(id=texts.symbols.keys(), text=texts.symbols.values()),
-        "module": _table(
-            id=texts.modules.keys(),
-            text=texts.modules.values(),
-            label=[modules.labels.get(name) for name in texts.modules],
-            split=[modules.splits.get(name) for name in texts.modules],
+        "symbol": _table(
+            id=texts.symbols.keys(),
+            text=texts.symbols.values(),
+            label=[symbols.labels.get(name) for name in texts.symbols],
+            split=[symbols.splits.get(name) for name in texts.symbols],
         ),
+        "module": _table(id=texts.modules.keys(), text=texts.modules.values()),
         "parameter": _table(id=sorted({name for _, name in takes})),
     }
     edges = {
@@ -146,7 +146,7 @@ def make_graph(corpus: Corpus) -> Graph:
         "imports": _edges(sorted(relations.imports)),
     }
     toml = GRAPH_TOML.format(
-        module_classes=json.dumps(sorted(set(modules.labels.values()))), uses_classes=json.dumps(KINDS)
+        packages=json.dumps(sorted(set(symbols.labels.values()))), uses_classes=json.dumps(KINDS)
     )
     return Graph(nodes, edges, toml, uses.reasons)
 
@@ -217,8 +217,8 @@ def build(roots: Mapping[str, Path], out: Path) -> dict[str, Any]:
         "uses": _counts(graph.edges["uses"]["split"]),
         "kinds": _counts(graph.edges["uses"]["label"]),
         "why": dict(sorted(graph.reasons.items())),
-        "modules": _counts(graph.nodes["module"]["split"]),
-        "labels": _counts(graph.nodes["module"]["label"]),
+        "symbols": _counts(graph.nodes["symbol"]["split"]),
+        "labels": _counts(graph.nodes["symbol"]["label"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     print(f"{'found' if facts['found'] else 'made'} {out} in {time.perf_counter() - start:.1f} s")
     print(f"corpus {facts['corpus']} ({facts['files']} files of {', '.join(facts['packages'])})")
-    for name in ("nodes", "edges", "uses", "kinds", "why", "modules", "labels"):
+    for name in ("nodes", "edges", "uses", "kinds", "why", "symbols", "labels"):
         print(f"{name}: " + ", ".join(f"{count} {what}" for what, count in facts[name].items()))
     return 0
 

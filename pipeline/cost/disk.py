@@ -11,6 +11,7 @@ from partition.manifest import PartitionManifest
 from pipeline.config import TaskPlan, TrainPlan
 from pipeline.cost.figures import DiskUse
 from pipeline.model import LMGNN, TEXT_ONLY, learnable_types, text_types
+from pipeline.records import words
 
 _PARQUET = 1.3
 """Bytes of an embedding file over those of its float32 numbers: 5.87 MB for 4.50 MB of the default job."""
@@ -38,10 +39,19 @@ def disk_use(
     state = (12 if engine.zero else 8) * most_trained + (8 * hidden + 4) * rows
     return DiskUse(
         models_bytes=(len(plan.stages) + 1) * weights,
-        checkpoints_bytes=(engine.checkpoints_kept + 1) * (weights + state),
+        checkpoints_bytes=(engine.checkpoints_kept + 1)
+        * (weights + state + _cached_bytes(plan, manifest, model)),
         export_bytes=round(sum(_export_bytes(plan, manifest, model, name) for name in plan.tasks)),
         records_bytes=steps * (_EVENT * manifest.parts + _SCALARS) + _REPORT,
     )
+
+
+def _cached_bytes(plan: TrainPlan, manifest: PartitionManifest, model: LMGNN) -> int:
+    """Stored text embeddings in a checkpoint of a joint stage."""
+    if plan.cache.mode == "exact" or not any(stage.kind == "joint" for stage in plan.stages):
+        return 0
+    tables = [8 * words(model.text.of(t).width) * manifest.node_type(t).count for t in text_types(manifest)]
+    return sum(size for size in tables if size <= plan.cache.checkpoint_gib * 2**30)
 
 
 def _export_bytes(plan: TrainPlan, manifest: PartitionManifest, model: LMGNN, task: str) -> float:

@@ -5,10 +5,10 @@ time that sampling takes. Never runs a model.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +19,9 @@ from partition.manifest import PartitionManifest
 from pipeline.batch import Batch, Ragged
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
+from pipeline.cost.replay import Replay
 from pipeline.graph import Graph, Table
-from pipeline.grouping import split_texts, sub_batches
+from pipeline.grouping import sub_batches
 from pipeline.hashing import key_of, permutation
 from pipeline.infer import TEXTS
 from pipeline.inputs import Inputs
@@ -32,9 +33,16 @@ from pipeline.targets import Schedule, Texts, read_texts
 _BATCHES = 16
 """Drawn per stage, evenly over its time and parts. Of the default graph, LM tokens of a batch of 32 modules
 differ by 15 % (standard deviation; other stages' by 3 %), their mean over 16 by 4 %."""
+_CACHED = 128
+"""At most so many where the embedding cache makes consecutive ones necessary."""
 _CHUNKS = 16
 """Of as many texts or targets each as in evaluations; padding is counted on so many."""
 _CHUNK = 1024
+
+
+_NO_TEXTS: dict[str, Any] = {
+    name: {} for name in ("tokens", "train_rows", "embedded", "hits", "stale", "stale_rows")
+}
 
 
 @dataclass(frozen=True)
@@ -80,35 +88,40 @@ class Trials:
 
     def of(self, stage: StagePlan) -> Trial:
         """A stage's batches and their sizes."""
-        plan, rule = self._plan, STAGES[stage.kind](self._bench, stage)
-        parts = range(self._manifest.parts)
-        targets = [rule.targets(part) for part in parts]
-        sizes = tuple(len(some) for some in targets)
-        order = key_of(plan.seed, stage.name, "order")
-        schedule = Schedule(sizes, stage.batch_size, stage.epochs, plan.engine.accumulate, order)
-        total = schedule.steps * plan.engine.accumulate * len(parts)
-        drawn: list[Batch] = []
-        counts: list[tuple[int, int, int]] = []
-        seconds = 0.0
-        for position in torch.linspace(0, total - 1, min(total, _BATCHES)).long().tolist():
-            number, part = divmod(position, len(parts))
-            started = time.perf_counter()
-            chosen = targets[part].select(schedule.rows(number, part))
-            batch = rule.batch(chosen, part, key_of(plan.seed, stage.name, number))
-            filled = self._with_texts(batch, stage)
-            seconds += time.perf_counter() - started
-            drawn.append(batch)
-            counts.append((_nodes(batch), *self._step_tokens(filled, stage)))
-        nodes, trained, forward = torch.tensor(counts, dtype=torch.float64).mean(0).tolist()
-        drawn.sort(key=_nodes)
+        replay = self.replay(stage)
+        schedule, parts = replay.schedule, self._manifest.parts
+        if replay.has_cache:
+            if schedule.steps > self._plan.cache.max_age and self._plan.cache.mode == "bounded":
+                # As many steps from an empty cache compute what they will in the long run: each text once.
+                replay.empty_cache()
+            window = min(schedule.steps, self._plan.cache.max_age + 1, max(4, _CACHED // parts))
+            drawn = [cost for step in replay.steps(range(window)) for cost in step]
+        else:
+            total = schedule.steps * schedule.accumulate * parts
+            places = torch.linspace(0, total - 1, min(total, _BATCHES)).long().tolist()
+            drawn = [replay.one(*divmod(place, parts)) for place in places]
+        drawn.sort(key=lambda cost: _nodes(cost.batch))
         return Trial(
             schedule,
-            nodes=nodes,
-            tokens_trained=trained,
-            tokens_forward=forward,
-            most_tokens_trained=max(count[1] for count in counts),
-            sample_seconds=seconds / len(counts),
-            batch=drawn[len(drawn) // 2],
+            nodes=mean(_nodes(cost.batch) for cost in drawn),
+            tokens_trained=mean(cost.work.tokens_trained for cost in drawn),
+            tokens_forward=mean(cost.work.tokens_forward for cost in drawn),
+            most_tokens_trained=max(cost.work.tokens_trained for cost in drawn),
+            sample_seconds=mean(cost.seconds for cost in drawn),
+            batch=replace(drawn[len(drawn) // 2].batch, **_NO_TEXTS),
+        )
+
+    def replay(self, stage: StagePlan) -> Replay:
+        """A stage's batches, one after the other."""
+        rule = STAGES[stage.kind](self._bench, stage)
+        encoder = next(self._bench.model.text.distinct(), None)
+        return Replay(
+            self._plan,
+            stage,
+            self._graph,
+            rule,
+            text_width=encoder.width if encoder else 0,
+            full_at_start=stage.evals > 0,
         )
 
     def whole_graph(self, budget: int) -> float:
@@ -148,24 +161,6 @@ class Trials:
             tokens += self._held_out_texts(rule, some, stage) if masked else self._ends(rule, some, stage)
         return min(total, stage.eval_targets or total) * tokens / max(seen, 1)
 
-    def _with_texts(self, batch: Batch, stage: StagePlan) -> Batch:
-        """Token lists of the texts that run through the LM."""
-        if stage.kind == "gnn_warm":
-            return batch
-        return self._inputs.texts(batch, budget=stage.train_nodes if stage.kind == "joint" else None)
-
-    def _step_tokens(self, batch: Batch, stage: StagePlan) -> tuple[int, int]:
-        """(tokens that gradients reach, tokens that run forward only) of one batch."""
-        trained = forward = 0
-        for name, tokens in batch.tokens.items():
-            if stage.kind == "mlm":
-                trained += self._masked(tokens, stage)
-                continue
-            split = split_texts(tokens, batch.train_rows[name])
-            trained += self._trained(tokens.select(split.trained), stage.forward_tokens)
-            forward += self._encoded(tokens.select(split.forward), stage.forward_tokens)
-        return trained, forward
-
     def _held_out_texts(self, rule: Any, texts: Texts, stage: StagePlan) -> int:
         batch = self._inputs.texts(rule.batch(texts, 0, 0), budget=None)
         return sum(self._masked(tokens, stage) for tokens in batch.tokens.values())
@@ -186,9 +181,6 @@ class Trials:
         pieces = [tokens.select(rows) for rows in sub_batches(tokens.lengths(), stage.forward_tokens)]
         some = [piece for piece in pieces if piece.values.numel()]
         return self._counted(lambda encoder: [encoder.hidden(piece) for piece in some])
-
-    def _trained(self, tokens: Ragged, budget: int) -> int:
-        return self._counted(lambda encoder: encoder(tokens, budget))
 
     def _encoded(self, tokens: Ragged, budget: int) -> int:
         return self._counted(lambda encoder: encoder.encode(tokens, budget))

@@ -1,0 +1,190 @@
+"""Consecutive training batches of a stage with the embedding cache as it would be, drawn from the partition's
+files in one process: what each costs in texts, LM tokens and bytes from other hosts. Never runs a model.
+
+Batches, trained texts, look-ups and sub-batches are those of a run (the code is the same); the bound on the
+cache's age stays where the plan has it, since nothing drifts here. Shape letter: N nodes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.batch import Batch
+from pipeline.cache import EmbeddingCache, first_state
+from pipeline.config import StagePlan, TrainPlan
+from pipeline.cost.offline import OfflineGraph
+from pipeline.grouping import split_texts, sub_batches
+from pipeline.hashing import key_of
+from pipeline.inputs import Inputs
+from pipeline.lm_work import LMWork
+from pipeline.model import text_types
+from pipeline.records import Records, words
+from pipeline.stages import StageRule
+from pipeline.targets import Schedule
+
+_EDGE_BYTES = 28
+"""Of an edge in the reply to a sampling request: seed, relation and source as int64, scale as float32."""
+_TOKEN_BYTES = 4
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """One batch of one part."""
+
+    part: int
+    batch: Batch
+    """Without features and learnable rows."""
+    work: LMWork
+    found: int
+    """Texts that the cache had."""
+    remote_bytes: int
+    """Edges, tokens and embeddings that come from other hosts, features and learnable rows left out."""
+    seconds: float
+    """Of targets, negatives, neighbours and tokens, all from this process's memory."""
+
+
+class _Stamps:
+    """Stands where a TextTable would be: when embeddings were computed, without the embeddings."""
+
+    def __init__(self, count: int, model: int) -> None:
+        """`model`: Stamp.model of all embeddings at the start."""
+        self.model = torch.full((count,), model)
+        self.step = torch.zeros(count, dtype=torch.int64)
+
+    def look_up(self, ids: Tensor) -> Records:
+        whole = torch.ones(len(ids), dtype=torch.bool)
+        return Records(torch.zeros(len(ids), 0), self.model[ids], self.step[ids], whole)
+
+
+class Replay:
+    """The batches of one stage. Every trainer has one part."""
+
+    def __init__(
+        self,
+        plan: TrainPlan,
+        stage: StagePlan,
+        graph: OfflineGraph,
+        rule: StageRule,
+        *,
+        text_width: int,
+        full_at_start: bool,
+    ) -> None:
+        """`rule`: the stage's; `text_width`: of text embeddings; `full_at_start`: every embedding is there
+        and fresh at the first step, as after an evaluation, or none is."""
+        self._plan, self._stage, self._graph, self._rule = plan, stage, graph, rule
+        self._row_bytes = 8 * words(text_width)
+        manifest = graph.manifest
+        self._parts = range(manifest.parts)
+        self._targets = [rule.targets(part) for part in self._parts]
+        self.schedule = Schedule(
+            tuple(len(some) for some in self._targets),
+            stage.batch_size,
+            stage.epochs,
+            plan.engine.accumulate,
+            key_of(plan.seed, stage.name, "order"),
+        )
+        self._inputs = Inputs(plan.model, graph, {}, {}, torch.device("cpu"))
+        self._cache: EmbeddingCache | None = None
+        if stage.kind == "joint" and plan.cache.mode != "exact":
+            state = first_state(plan.cache, stage.name, "")
+            before = state.start if full_at_start else 0
+            self._tables = {t: _Stamps(graph.ids.count[t], before) for t in text_types(manifest)}
+            self._cache = EmbeddingCache(
+                plan.cache,
+                self._tables,  # type: ignore[arg-type]
+                manifest,
+                state=state,
+                parts_of=[[part] for part in self._parts],
+                keep_trained=False,
+            )
+
+    def empty_cache(self) -> None:
+        for table in self._tables.values() if self.has_cache else ():
+            table.model.zero_()
+
+    @property
+    def has_cache(self) -> bool:
+        return self._cache is not None
+
+    def steps(self, numbers: Iterable[int]) -> Iterator[list[BatchCost]]:
+        """All parts' batches of each step; steps must be consecutive for the cache to be right."""
+        for number in numbers:
+            made = [self.one(number, part) for part in self._parts]
+            if self._cache is not None:
+                self._store(made)
+            yield made
+
+    def one(self, number: int, part: int) -> BatchCost:
+        """Batch `number` of a part; the cache stays as it is."""
+        graph, started = self._graph, time.perf_counter()
+        graph.host = part // graph.manifest.trainers
+        graph.take_costs()
+        chosen = self._targets[part].select(self.schedule.rows(number, part))
+        batch = self._rule.batch(chosen, part, key_of(self._plan.seed, self._stage.name, number))
+        if self._stage.kind != "gnn_warm":
+            budget = self._stage.train_nodes if self._stage.kind == "joint" else None
+            batch = self._inputs.texts(batch, budget=budget, cache=self._cache)
+        seconds = time.perf_counter() - started
+        costs = graph.take_costs()
+        remote = _EDGE_BYTES * costs.get("remote_edges", 0) + _TOKEN_BYTES * costs.get("remote_tokens", 0)
+        found = sum(len(rows) for rows in batch.hits.values())
+        work = sum((self._work(batch, t) for t in batch.tokens), LMWork())
+        return BatchCost(part, batch, work, found, int(remote) + self._remote_rows(batch), seconds)
+
+    def _remote_rows(self, batch: Batch) -> int:
+        """Bytes of embeddings that other hosts hold: all texts in gnn_warm, else those looked up."""
+        ids = [(t, batch.nodes[t][rows]) for t, rows in batch.hits.items()]
+        if self._stage.kind == "gnn_warm":
+            ids = [(t, batch.nodes[t]) for t in text_types(self._graph.manifest) if t in batch.nodes]
+        foreign = sum(int((self._graph.ids.host_of(t, some) != self._graph.host).sum()) for t, some in ids)
+        return foreign * self._row_bytes
+
+    def _work(self, batch: Batch, node_type: str) -> LMWork:
+        """What the LM has to do for a type's texts: distinct ones, in sub-batches with their padding;
+        in mlm all of them, since each has holes of its own."""
+        tokens, budget = batch.tokens[node_type], self._stage.forward_tokens
+        if self._stage.kind == "mlm":
+            padded_all = _padded(tokens.lengths(), budget)
+            return LMWork(
+                rows_trained=len(tokens),
+                tokens_trained=padded_all,
+                padding_trained=padded_all - tokens.values.numel(),
+            )
+        lengths, split = tokens.lengths(), split_texts(tokens, batch.train_rows[node_type])
+        real = [int(lengths[rows].sum()) for rows in (split.trained, split.forward)]
+        padded = [_padded(lengths[rows], budget) for rows in (split.trained, split.forward)]
+        with_text = int((lengths[split.forward] > 0).sum())
+        return LMWork(
+            rows_trained=len(split.trained),
+            rows_forward=with_text,
+            tokens_trained=padded[0],
+            tokens_forward=padded[1],
+            padding_trained=padded[0] - real[0],
+            padding_forward=padded[1] - real[1],
+        )
+
+    def _store(self, made: Sequence[BatchCost]) -> None:
+        """Note which embeddings the step computed without gradients."""
+        assert self._cache is not None
+        state = self._cache.state
+        if self._plan.cache.mode != "frozen":
+            for cost in made:
+                for node_type, table in self._tables.items():
+                    ids = cost.batch.nodes.get(node_type)
+                    if ids is not None and node_type in cost.batch.train_rows:
+                        computed = torch.ones(len(ids), dtype=torch.bool)
+                        computed[cost.batch.hits[node_type]] = False
+                        computed[cost.batch.train_rows[node_type]] = False
+                        table.model[ids[computed]] = state.model
+                        table.step[ids[computed]] = state.steps
+        self._cache.state = replace(state, steps=state.steps + 1)
+
+
+def _padded(lengths: Tensor, budget: int) -> int:
+    """Tokens of texts in sub-batches, padding included."""
+    return sum(len(rows) * int(lengths[rows].max()) for rows in sub_batches(lengths, budget))
