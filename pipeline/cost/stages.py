@@ -17,6 +17,7 @@ from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sampl
 from pipeline.cost.passes import evaluations, judges_whole_graph, passes
 from pipeline.cost.trial import Trial, Trials
 from pipeline.model import LMGNN, TEXT_ONLY
+from pipeline.records import words
 
 _KEPT = 1.8
 """Heap that trainers hold on a CPU over what they need at a time: glibc is told to keep freed memory
@@ -156,7 +157,7 @@ class StageCosts:
         texts = sum(t.count for t in self.manifest.node_types if t.text)
         everyone = sum(t.count for t in self.manifest.node_types)
         hidden = 4 * self.plan.model.hidden * (1 + self.plan.model.gnn_layers) * everyone
-        return round(max(files) + (2 * width * texts + hidden) / self.manifest.hosts)
+        return round(max(files) + (8 * words(width) * texts + hidden) / self.manifest.hosts)
 
 
 def total(rows: Sequence[StageCost]) -> StageCost:
