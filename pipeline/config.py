@@ -285,6 +285,10 @@ class EnginePlan:
     """Batches of each part whose gradients are added up before a step."""
     precision: str = "auto"
     """auto = bf16 where the accelerator has it, else fp32; or fp32, bf16."""
+    forward_precision: str = "same"
+    """Of texts that run forward only: same = as `precision`; auto = bf16 where a trial at the start of each
+    stage finds it faster (CPUs with AMX, accelerators) and the vectors close to the same: numbers may then
+    differ between machines, and after a resume."""
     checkpoint_activations: bool = False
     """Keep only the layers' inputs of texts with gradients and compute the rest again going backward:
     a third more time, a small part of the memory. Take it where larger batches would not fit."""
@@ -303,6 +307,12 @@ class EnginePlan:
             "engine.precision",
             self.precision,
             "auto, fp32 or bf16",
+        )
+        _check(
+            self.forward_precision in ("same", "auto"),
+            "engine.forward_precision",
+            self.forward_precision,
+            "same or auto",
         )
         _check(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "≥ 1")
         _check(self.checkpoints_kept >= 1, "engine.checkpoints_kept", self.checkpoints_kept, "≥ 1")

@@ -25,6 +25,7 @@ infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": float() r
               (seconds of sampling, fetching rows, forward and backward, gradient exchange and optimizer;
               together the whole step), remote_rows, nodes
   eval        split, metric, value, seconds, best (whether the best one so far)
+  forward_trial  seconds_before, seconds_bf16, cosine, bf16 (forward_trial.py; one for each LM)
   checkpoint  name, seconds, bytes
   stage_end   seconds, peak_bytes (resident or device memory of the rank, whichever it trains in)
   test        task, metric, value
@@ -39,7 +40,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from partition.errors import StoreError
@@ -102,9 +102,8 @@ class RunRecord:
             while data:
                 data = data[self._file.write(data) :]
         if name == "eval" and self._scalars:
-            self._scalars.add(
-                self._stage, self._step, {f"{fields['split']}_{fields['metric']}": fields["value"]}
-            )
+            value = {f"{fields['split']}_{fields['metric']}": fields["value"]}
+            self._scalars.add(self._stage, self._step, value)
 
     def stage(self, name: str, *, kind: str, steps: int, targets: int, done: int = 0) -> None:
         """Begin a stage, or take it up again after `done` steps; writes stage_start."""
@@ -147,9 +146,7 @@ class RunRecord:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

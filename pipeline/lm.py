@@ -43,6 +43,8 @@ class TextEncoder(nn.Module):
         self.source = source
         self.work = LMWork()
         """What went through the model so far."""
+        self.forward_bf16 = False
+        """Whether `encode` runs in bf16; else as its caller does. forward_trial.py tells when to."""
 
     @classmethod
     def from_plan(cls, plan: ModelPlan) -> TextEncoder:
@@ -94,7 +96,10 @@ class TextEncoder(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                return self._in_batches(tokens, budget, alive)
+                if not self.forward_bf16:
+                    return self._in_batches(tokens, budget, alive)
+                with torch.autocast(self.base.device.type, torch.bfloat16):
+                    return self._in_batches(tokens, budget, alive)
         finally:
             self.train(was_training)
 

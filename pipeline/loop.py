@@ -113,6 +113,7 @@ class _Loop:
             targets=self.total_targets,
             done=progress.step,
         )
+        trainer.choose_forward(self.stage.forward_tokens)
         started = time.monotonic() - progress.seconds
         if resumed is None and self.stage.evals:
             self._evaluate()  # what the stage must improve on to be kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 
 from partition.errors import StoreError
+from pipeline.batch import Ragged
 from pipeline.cache import EmbeddingCache, model_number
 from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
 from pipeline.config import TrainPlan
 from pipeline.engine import Engine
 from pipeline.events import RunRecord
+from pipeline.forward_trial import TEXTS, Trial, forward_trial
 from pipeline.graph import Embedding, Graph, SparseOptimizer, Table
 from pipeline.hashing import hash_ids, key_of
 from pipeline.infer import Inference
 from pipeline.inputs import Inputs
 from pipeline.known import KnownLabels
+from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.records import Stamp
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
@@ -92,12 +95,13 @@ class Trainer:
 
     @property
     def lm_version(self) -> str:
-        """A hash of the LM's weights, for which stored text embeddings are valid: stages that share an
-        LM share them too."""
+        """A hash of the LM's weights and of how texts run, for which stored text embeddings are valid:
+        stages that share an LM share them too."""
         if not self._lm_version:
             digest = hashlib.blake2b(digest_size=16)
             for weight in self.model.text.state_dict().values():
                 digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(repr([encoder.forward_bf16 for encoder in self.model.text.distinct()]).encode())
             self._lm_version = digest.hexdigest()
         return self._lm_version
 
@@ -120,6 +124,26 @@ class Trainer:
             parts_of = self.gather(list(self.parts))
             self._known[task] = KnownLabels(self.graph, task, plan, self.parts, parts_of)
         return self._known[task]
+
+    def choose_forward(self, budget: int) -> None:
+        """Settle how texts without gradients run, `budget` tokens at a time, as the plan asks: rank 0 tries
+        it with each LM, on texts of its own, and all do as it says. Called by all trainers together."""
+        if self.plan.engine.forward_precision == "same":
+            return
+        self.record.heartbeat("trial")
+        found = [self._forward_trial(e, budget) for e in self.model.text.distinct()] if self.rank == 0 else []
+        for encoder, trial in zip(self.model.text.distinct(), self.gather(found)[0], strict=True):
+            encoder.forward_bf16 = trial.bf16
+            self.record.event("forward_trial", **asdict(trial), bf16=trial.bf16)
+        self.lm_changed()
+
+    def _forward_trial(self, encoder: TextEncoder, budget: int) -> Trial:
+        name = next(t for t in self.texts if self.model.text.of(t) is encoder)
+        ranges = [self.graph.manifest.part_range(name, part) for part in self.parts]
+        ids = torch.cat([torch.arange(*ends) for ends in ranges])[:TEXTS]
+        tokens = self.graph.tokens(name, ids)
+        on_device = Ragged(tokens.values.to(self.device), tokens.offsets.to(self.device))
+        return forward_trial(encoder, on_device, budget)
 
     def stage_store(self, stage: str) -> CheckpointStore:
         """Where the best model of a stage is kept."""

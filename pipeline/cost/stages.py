@@ -16,6 +16,7 @@ from pipeline.cost.figures import Cost, LMCosts, StageCost
 from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sample_texts
 from pipeline.cost.passes import evaluations, judges_whole_graph, passes
 from pipeline.cost.trial import Trial, Trials
+from pipeline.forward_trial import forward_trial
 from pipeline.model import LMGNN, TEXT_ONLY
 from pipeline.records import words
 
@@ -69,6 +70,8 @@ class StageCosts:
         masked = self.model.masked[0] if len(self.model.masked) else None
         share = next((s.mask for s in self.plan.stages if s.kind == "mlm"), 0.15)
         budget = self.plan.stages[-1].forward_tokens
+        if self.plan.engine.forward_precision == "auto":
+            encoder.forward_bf16 = forward_trial(encoder, texts, budget).bf16
         return measure_lm(encoder, masked, texts, budget=budget, share=share, engine=self.plan.engine)
 
     def _stage(self, stage: StagePlan, trial: Trial, evaluated: int, whole: int) -> StageCost:

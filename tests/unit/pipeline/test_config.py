@@ -105,6 +105,8 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
         "engine.zero=3",
         "engine.clip=-1",
         "engine.precision=fp16",
+        "engine.forward_precision=int8",
+        "stages.joint.forward_tokens=0",
     ],
 )
 def test_a_value_out_of_range_names_its_key(path, override):
