@@ -126,10 +126,15 @@ def survey(folder: InputFolder) -> Survey:
     for files in groups.values():
         try:
             name = _unused(_table_name([file.name for file in files]), [table.name for table in tables])
-            tables.append(FoundTable(name, _paths(files, everything), tuple(files), _look(files)))
+            tables.append(table_of(name, _paths(files, everything), files))
         except DataError as error:
             skipped.append(str(error))
     return Survey(tuple(tables), tuple(skipped))
+
+
+def table_of(name: str, paths: Sequence[str], files: Sequence[InputFile]) -> FoundTable:
+    """Files that are known to make up one table; DataError if one cannot be read."""
+    return FoundTable(name, tuple(paths), tuple(files), _look(files))
 
 
 def _header(file: InputFile) -> list[str]:

@@ -92,10 +92,22 @@ def test_without_a_split_there_is_no_plan_but_the_command_that_draws_one(
     folder = write_tables(tmp_path, split=False)
     assert init.main([str(folder)]) == 0
     assert not (folder / "plan.toml").exists()
-    assert f"lmgnn init {folder} --split 80,10,10 --force" in capsys.readouterr().out
-    assert init.main([str(folder), "--split", "60,20,20", "--force"]) == 0
+    assert f"lmgnn init {folder} --split 80,10,10 " in capsys.readouterr().out
+    assert init.main([str(folder), "--split", "60,20,20"]) == 0
     assert set(load_plan(folder / "plan.toml").tasks) == {"paper_label", "writes_label"}
     assert sorted(os.listdir(folder / "with_split")) == ["paper.parquet", "writes.parquet"]
+
+
+def test_a_split_keeps_an_edited_graph_toml_also_with_force(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder)])
+    text = (folder / "graph.toml").read_text()
+    (folder / "graph.toml").write_text(text.replace("[edges.writes]", "[edges.wrote]"))
+    (folder / "plan.toml").write_text("old")
+    with pytest.raises(UsageError, match=r"plan\.toml is there already"):
+        init.main([str(folder), "--split", "80,10,10"])
+    assert init.main([str(folder), "--split", "80,10,10", "--force"]) == 0
+    assert set(load_plan(folder / "plan.toml").tasks) == {"paper_label", "wrote_label"}
 
 
 def test_tables_without_a_clear_relation_end_in_a_data_error_after_the_ideas_are_written(
