@@ -159,7 +159,7 @@ class TaskPlan:
     local_negatives: float = 0.5
     """Share of the negatives drawn from the trainer's own part; the rest from all hosts."""
     eval_negatives: int = 100
-    """Uniform tails that a true tail is ranked against."""
+    """Uniform tails that a true tail is ranked against, known true ones left out."""
     full_ranking: bool = False
     """Rank test edges against all nodes as well, in both directions, other true edges left out
     (filtered), and give recall@k per head. Costs test edges x nodes products."""

@@ -9,8 +9,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +31,9 @@ from pipeline.start.sizes import TRAINERS
 
 _HOME = Path(__file__).resolve().parents[2]
 """The checkout, which a plan's relative paths count from where its own folder has no such thing."""
+
+_NODES_PER_NEGATIVE = 10
+"""Nodes of a destination type for each of a task's eval_negatives, below which a warning is due."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = as_manifest(tables, schema, reverse=plan.partition.reverse)
         check_against(plan, manifest)
         uses = [*_tasks(plan, manifest), *_stages(plan, manifest)]
+        facts = replace(facts, warnings=(*facts.warnings, *_few_candidates(plan, manifest)))
     leaks = _leaks(tables, plan)
     if options.json:
         answer = {"graph": asdict(facts), "leaks": leaks, "plan": [asdict(use) for use in uses]}
@@ -131,6 +135,20 @@ def _targets(task: TaskPlan, manifest: PartitionManifest) -> dict[str, Mapping[s
     if task.node_type:
         return {task.node_type: manifest.node_type(task.node_type).targets}
     return {name: manifest.relation(name).targets for name in task.relations}
+
+
+def _few_candidates(plan: TrainPlan, manifest: PartitionManifest) -> Iterator[str]:
+    """Link tasks whose candidates are drawn from few nodes: they repeat, and chance alone ranks well."""
+    for name, task in plan.tasks.items():
+        ends = {manifest.relation(r).destination for r in task.relations}
+        for node_type in sorted(ends) if task.kind == "link_prediction" else ():
+            count = manifest.node_type(node_type).count
+            if count < _NODES_PER_NEGATIVE * task.eval_negatives:
+                yield (
+                    f"tasks.{name}: {task.eval_negatives} candidates of a target are drawn from {count:,} "
+                    f"{node_type} nodes: lower eval_negatives to {max(1, count // _NODES_PER_NEGATIVE)}, or "
+                    "look at full_ranking = true, which ranks against all nodes"
+                )
 
 
 def _use(name: str, kind: str, of: Mapping[str, Mapping[str, int]], *, steps: int | None = None) -> Use:

@@ -112,6 +112,19 @@ def test_a_plan_tells_what_each_task_and_stage_uses(folder: Path, capsys: pytest
     assert (stage["name"], stage["train"], stage["steps"]) == ("warm", 2, 2)
 
 
+def test_few_nodes_to_draw_candidates_from_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = pa.table(
+        {"id": list(range(50)), "text": ["a"] * 50, "label": ["a"] * 50, "split": ["train"] * 50}
+    )
+    pq.write_table(tables, folder / "paper.parquet")
+    plan = folder / "plan.toml"
+    for negatives, said in ((6, True), (5, False)):
+        task = f'[tasks.label]\nrelations = ["cites"]\neval_negatives = {negatives}\n'
+        plan.write_text(re.sub(r"(?s)\[tasks\.label\].*?(?=\[\[)", task, PLAN))
+        warnings = answer(capsys, plan)["graph"]["warnings"]
+        assert any("drawn from 50 paper nodes: lower eval_negatives to 5" in w for w in warnings) is said
+
+
 def test_a_plan_that_asks_for_what_is_not_there_is_a_usage_error(folder: Path) -> None:
     plan = folder / "plan.toml"
     plan.write_text(PLAN.replace('"paper"', '"papers"'))
