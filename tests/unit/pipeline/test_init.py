@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,6 +62,21 @@ def test_every_label_and_split_becomes_a_task_with_its_stages(tmp_path: Path) ->
     }
     assert [stage.kind for stage in plan.stages] == ["mlm", "graph_lm", *["gnn_warm", "joint"] * 3]
     assert [stage.start for stage in plan.stages if stage.kind == "gnn_warm"] == ["", "graph_lm", "graph_lm"]
+    assert check.main([str(folder / "plan.toml")]) == 0
+
+
+def test_links_of_a_relation_with_labels_are_a_comment_that_makes_a_plan(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "papers")
+    init.main([str(folder)])
+    text = (folder / "plan.toml").read_text()
+    start = text.index("# [tasks.writes]")
+    ideas = (text[start : text.index("\n\n", start)], text[text.rindex("\n# [[stages]]") :])
+    for idea in ideas:
+        text = text.replace(idea, re.sub(r"(?m)^# ", "", idea))
+    (folder / "plan.toml").write_text(text)
+    plan = load_plan(folder / "plan.toml")
+    assert (plan.tasks["writes"].kind, plan.tasks["writes"].relations) == ("link_prediction", ("writes",))
+    assert (plan.stages[-1].task, plan.stages[-1].start) == ("writes", "graph_lm")
     assert check.main([str(folder / "plan.toml")]) == 0
 
 
