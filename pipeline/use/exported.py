@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from partition.columns import Rows
 from partition.errors import DataError, StoreError, UsageError
+from partition.lines import csv_line, place
 from partition.storage import reading, writing
 from partition.tables import IMPORTERS
 from pipeline.config import ModelPlan, TaskPlan, TrainPlan
@@ -50,8 +51,8 @@ class Ids:
 
     def fail(self, row: int, problem: str) -> NoReturn:
         """Raise DataError for one id."""
-        place = f", row {row} (counting from 0), column {self.column!r}" if self.column else ""
-        raise DataError(f"{self.source}{place}: {problem}", hint="ids are those of the run's own tables")
+        where = f", {place(row, _line(self.source, row))}, column {self.column!r}" if self.column else ""
+        raise DataError(f"{self.source}{where}: {problem}", hint="ids are those of the run's own tables")
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ class _Slice(Rows):
     """Rows of the file before these."""
 
     def fail(self, row: int, column: str, problem: str, *, hint: str = "") -> NoReturn:
-        where = f"{self.files[0][0]}, row {self.first + row} (counting from 0), column {column!r}"
+        name, row = self.files[0][0], self.first + row
+        where = f"{name}, {place(row, _line(name, row))}, column {column!r}"
         raise DataError(f"{where}: {problem}", hint=hint)
 
 
@@ -194,6 +196,14 @@ def table_columns(path: Path) -> list[str]:
         if path.suffix == ".parquet":
             return list(pq.read_schema(path).names)
         return list(pyarrow.csv.open_csv(path).schema.names)
+
+def _line(path: str, row: int) -> int | None:
+    """The line of a row in a user's CSV table."""
+    if not path.endswith(".csv"):
+        return None
+    with Path(path).open("rb") as stream:
+        return csv_line(stream, row)
+
 
 
 def read_columns(path: Path, columns: Sequence[str], *, flag: str) -> Iterator[Rows]:
