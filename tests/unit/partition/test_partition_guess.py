@@ -190,6 +190,32 @@ def test_files_that_are_no_tables_are_named_with_the_reason(
     assert table(guess, "cites").sure
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["id", "predicted", "probability"],
+        ["id", "rank", "predicted", "probability"],
+        ["source", "destination", "predicted", "probability", "label", "split"],
+        ["source", "rank", "destination", "relation", "score"],
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_answers_of_predict_in_the_folder_are_no_tables(
+    tmp_path: Path, header: list[str], suffix: str
+) -> None:
+    write_papers(tmp_path)
+    write_csv(tmp_path / "out.csv", header, [[f"p{i}"] * len(header) for i in range(60)])
+    if suffix == "parquet":
+        pq.write_table(pyarrow.csv.read_csv(tmp_path / "out.csv"), tmp_path / "out.parquet")
+        (tmp_path / "out.csv").unlink()
+    guess = guessed(tmp_path)
+    assert [table.name for table in guess.tables] == ["papers", "cites"]
+    (told,) = guess.left_out
+    assert told.startswith(
+        f"out.{suffix}: not read, since its columns are those of an answer of lmgnn predict"
+    )
+
+
 def test_names_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
     odd = 'the "id"\\ of\tit'
     write_csv(tmp_path / "a b.csv", [odd, "x"], [(f"n{i}", i % 2) for i in range(20)])
