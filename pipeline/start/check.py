@@ -28,6 +28,7 @@ from pipeline.plan_check import check_against
 from pipeline.start.facts import GraphFacts, Labels, as_manifest, graph_facts
 from pipeline.start.init import read_schema
 from pipeline.start.sizes import TRAINERS
+from pipeline.targets import HELD_OUT, read_texts
 
 _HOME = Path(__file__).resolve().parents[2]
 """The checkout, which a plan's relative paths count from where its own folder has no such thing."""
@@ -169,9 +170,9 @@ def _stages(plan: TrainPlan, manifest: PartitionManifest) -> list[Use]:
 
 
 def _stage_targets(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifest) -> tuple[str, int]:
-    texts = {info.name: info.count for info in manifest.node_types if info.text}
+    texts = [info.name for info in manifest.node_types if info.text]
     if stage.kind == "mlm":
-        return ", ".join(texts), sum(texts.values())
+        return ", ".join(texts), len(read_texts(manifest, part=0, split="train"))
     if stage.task:
         of = _targets(plan.tasks[stage.task], manifest)
         return ", ".join(of), sum(targets.get("train", 0) for targets in of.values())
@@ -179,7 +180,8 @@ def _stage_targets(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifes
         r.name: r for r in manifest.relations if not r.is_reverse and {r.source, r.destination} <= set(texts)
     }
     chosen = [manifest.relation(name) for name in stage.relations or between]
-    train = sum(r.targets.get("train", 0) if r.targets else r.count for r in chosen)
+    # Which edges are held out depends on the ids that a partition gives; how many, hardly.
+    train = sum(r.targets.get("train", 0) if r.targets else r.count - r.count // HELD_OUT for r in chosen)
     if len(chosen) > 3:
         return f"{len(chosen)} relations", train
     return ", ".join(r.name for r in chosen), train
