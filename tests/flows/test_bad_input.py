@@ -225,10 +225,14 @@ PLANS = {
     "TOML syntax": ("[graph]", "[graph", ("line 3",)),
     "TOML table twice": ("[tasks.t]", "[graph]\n[tasks.t]", ("graph", "twice")),
     "unknown key": ("relations", "relation", ("tasks.t.relation: unknown key", "mean 'relations'?")),
-    "unknown task kind": ("relations", 'kind = "link"\nrelations', ("kind = 'link'", "link_prediction or")),
+    "unknown task kind": (
+        "relations",
+        'kind = "link"\nrelations',
+        ("tasks.t.kind = 'link'", "link_prediction or"),
+    ),
     "unknown stage kind": ('"joint"', '"jiont"', ("stages.s.kind = 'jiont'", "gnn_warm, joint")),
     "unknown task": ('task = "t"', 'task = "tt"', ("stages.s.task = 'tt'", "did you mean 't'?")),
-    "task's relation twice": ('["cites"]', '["cites", "cites"]', ("task.relations", "once")),
+    "task's relation twice": ('["cites"]', '["cites", "cites"]', ("tasks.t.relations", "once")),
     "graph's relation twice": ('"graph"', '"graph"\nrelations = ["a", "a"]', ("graph.relations", "once")),
     "not a number": ('task = "t"', 'task = "t"\nrate = nan', ("stages[0].rate = nan", "finite")),
 }
