@@ -70,12 +70,14 @@ class PartitionPlan:
     store: str = "store"
     """Folder that keeps finished partitions, found again by their id."""
     method: str = "metis"
+    """metis, or random, which costs many more edges between hosts."""
     cluster_size: int = 500
     """Nodes of a cluster, the smallest level of the hierarchy (250 to 1,000 are sensible)."""
     parts_per_host: int = 0
     """Trainers' parts of a host; 0 = one per trainer. With more parts than trainers, each trainer
     takes several and adds their gradients up: the numbers of a larger job on fewer devices."""
     seed: int = 0
+    """Of the cut; another one gives another cut."""
     keep_eval_edges: bool = False
     """Leave validation and test edges in the stored graph (they then carry messages)."""
     reverse: bool = True
@@ -103,7 +105,9 @@ class ModelPlan:
     gnn: str = "rgcn"
     """rgcn, sage, mlp, or module:Class."""
     gnn_layers: int = 2
+    """How many steps away a neighbour may be; each step multiplies the cost of a batch."""
     hidden: int = 128
+    """Width of every node's row in the graph encoder, and of the exported embeddings."""
     fanout: tuple[int, ...] = (10, 10)
     """Neighbours drawn per relation, from the targets outwards; -1 = all."""
     fanout_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -118,6 +122,7 @@ class ModelPlan:
     degrees: bool = True
     """Let each layer of rgcn and sage see how many neighbours a node has under each relation."""
     dropout: float = 0.1
+    """Share of the numbers that the graph encoder drops while it trains."""
 
     def __post_init__(self) -> None:
         _check(self.pooling in ("mean", "cls"), "model.pooling", self.pooling, "mean or cls")
@@ -208,7 +213,9 @@ class StagePlan:
     """One stage of training; stages run in the order of the file."""
 
     name: str
+    """Names the stage in --set, in `start` and in the run folder."""
     kind: str
+    """mlm, graph_lm, task_lm, gnn_warm or joint; see README, "The stages"."""
     task: str = ""
     """Task of a task_lm, gnn_warm or joint stage; a graph_lm stage learns this link task's relations."""
     relations: tuple[str, ...] = ()
@@ -229,6 +236,7 @@ class StagePlan:
     warmup: float = 0.1
     """Share of the steps over which the rates rise from 0; they then fall linearly to 0."""
     weight_decay: float = 0.01
+    """Of AdamW, for everything but learnable embeddings."""
     train_nodes: int = 32
     """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
     forward_rows: int = 128
@@ -282,6 +290,7 @@ class EnginePlan:
     checkpoint_every: int = 100
     """Steps between checkpoints; one is also written at the end of each stage."""
     checkpoints_kept: int = 2
+    """Newest checkpoints that stay; older ones are removed."""
     threads: int = 0
     """Threads of one trainer; 0 = cores / trainers of the host."""
 
@@ -295,8 +304,8 @@ class EnginePlan:
             self.precision,
             "auto, fp32 or bf16",
         )
-        _check(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "≥ 1")
-        _check(self.checkpoints_kept >= 1, "engine.checkpoints_kept", self.checkpoints_kept, "≥ 1")
+        _check(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "at least 1")
+        _check(self.checkpoints_kept >= 1, "engine.checkpoints_kept", self.checkpoints_kept, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -304,10 +313,12 @@ class TrainPlan:
     """A whole run."""
 
     name: str
+    """Part of the run folder's name."""
     graph: GraphPlan
     tasks: Mapping[str, TaskPlan]
     stages: tuple[StagePlan, ...]
     seed: int = 0
+    """Of all draws: order, negatives, neighbours, hidden tokens, initial weights."""
     partition: PartitionPlan = PartitionPlan()
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()

@@ -150,7 +150,7 @@ def _head(tables: GraphTables, sizes: Sizes) -> str:
         "# Its epochs are short, so that two CPU cores get through; `lmgnn plan --config THIS_FILE` tells\n"
         "# how long each stage takes. With accelerators raise, in this order: epochs of graph_lm (to 2) and\n"
         "# of the joint stages (to 3 or more), lm_layers to 0 (all), fanout, train_nodes and batch_size.\n"
-        "# Every key, its default and when to change it: pipeline/config.py; the reasons: docs/training.md."
+        "# Every key, its default and when to change it: docs/plan.md; the reasons: docs/training.md."
     )
 
 
