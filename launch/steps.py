@@ -91,7 +91,8 @@ def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...
     arguments += ["--reverse" if cut.reverse else "--no-reverse"]
     for relation in plan.graph.relations:
         arguments += ["--relations", relation]
-    arguments += ["--tokenizer", plan.model.lm, "--max-length", str(plan.model.max_length), "--json"]
+    arguments += ["--tokenizer", plan.model.lm, "--trainable"]
+    arguments += ["--max-length", str(plan.model.max_length), "--json"]
     return tuple(arguments)
 
 

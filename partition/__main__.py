@@ -19,6 +19,7 @@ from partition.errors import LMGNNError
 from partition.manifest import SPLITS, PartitionManifest
 from partition.paths import store_folder
 from partition.store import finished, verify
+from partition.tokens import check_trainable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +91,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", default="", help="model whose tokenizer to use; none = leave texts out"
     )
     parser.add_argument(
+        "--trainable", action="store_true", help="refuse a tokenizer whose folder holds no model to train"
+    )
+    parser.add_argument(
         "--keep-eval-edges",
         action=argparse.BooleanOptionalAction,
         default=defaults["keep_eval_edges"],
@@ -109,6 +113,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     values = {field.name: getattr(arguments, field.name) for field in fields(BuildOptions)}
     options = BuildOptions(**{**values, "relations": tuple(arguments.relations)})
+    if arguments.trainable:
+        check_trainable(options.tokenizer)
     start = time.monotonic()
     result = find_or_build(arguments.folder, options, store=arguments.store, say=_say)
     seconds = round(time.monotonic() - start, 2)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from partition.errors import DataError
+from partition.lines import LineOf, no_line, place
 from partition.manifest import SPLITS
 
 NO_SPLIT = -1
@@ -38,6 +39,7 @@ class Rows:
     files: tuple[tuple[str, pa.Table], ...]
     loose: bool = False
     """From CSV: every column comes as text, and its meaning decides what it is."""
+    line_of: LineOf = no_line
 
     def __len__(self) -> int:
         return sum(table.num_rows for _, table in self.files)
@@ -46,9 +48,8 @@ class Rows:
         """Raise DataError for one cell; rows count from 0 within their file."""
         for name, table in self.files:
             if row < table.num_rows:
-                raise DataError(
-                    f"{name}, row {row} (counting from 0), column {column!r}: {problem}", hint=hint
-                )
+                where = place(row, self.line_of(name, row))
+                raise DataError(f"{name}, {where}, column {column!r}: {problem}", hint=hint)
             row -= table.num_rows
         raise IndexError(row)
 

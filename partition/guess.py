@@ -174,7 +174,7 @@ def _node_guess(table: FoundTable, roles: _Roles) -> tuple[TableGuess, list[End]
     notes = [unused_note(table, used)]
     has = {line.key for line in lines if line.sure}
     if "label" in has and "split" not in has:
-        notes.append("a label without a split cannot be trained: lmgnn init FOLDER --split 80,10,10 --force")
+        notes.append("a label without a split cannot be trained: lmgnn init FOLDER --split 80,10,10")
     if "split" in has and "label" not in has:
         notes.append("a split without a label: if a column holds the classes, name it (label = ...)")
     all_lines = (_path(table), Line("id", key.column, why), *lines)
@@ -197,7 +197,7 @@ def _edge_guess(
     if any(line.key == "label" and line.sure for line in others) and not any(
         line.key == "split" and line.sure for line in others
     ):
-        notes.append("a label without a split cannot be trained: lmgnn init FOLDER --split 80,10,10 --force")
+        notes.append("a label without a split cannot be trained: lmgnn init FOLDER --split 80,10,10")
     lines = (_path(table), *_end_lines(ends), *others)
     name = _relation_name(relation, table.name, before)
     return TableGuess("edges", name, table, lines, sure, tuple(filter(None, notes)))

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from partition.columns import Rows, read_features, read_ids, read_labels, read_splits, read_texts
 from partition.errors import DataError
-from partition.guess_files import Column, FoundTable
+from partition.guess_files import FoundTable
+from partition.guess_look import Column
 from partition.manifest import SPLITS
 
 COMMON_IDS = ("id", "key", "code", "name", "uuid", "guid", "uri", "url", "doi", "slug", "index")

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from partition.errors import DataError
 from partition.guess_columns import COMMON_IDS, IdColumn, normal, thing
-from partition.guess_files import Column, FoundTable
+from partition.guess_files import FoundTable
+from partition.guess_look import Column
 
 Ids = Mapping[str, IdColumn]
 """Node type -> its ids."""

@@ -1,7 +1,6 @@
 """Files of a folder -> the tables they make up, with a first look at every column.
 
-Owns which files are read, which of them are parts of one table, and the look at the first rows. Never
-decides what a column means. Shape letter: N rows.
+Owns which files are read and which of them are parts of one table. Never decides what a column means.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
 from partition.columns import Rows
 from partition.errors import DataError, UsageError
+from partition.guess_look import Column, look_at
+from partition.lines import lines_of, no_line
 from partition.storage import InputFile, InputFolder, reading
 from partition.tables import IMPORTERS
 
@@ -29,28 +29,14 @@ SPLIT_FOLDER = "with_split"
 """Where `lmgnn init --split` puts its copies; they are no tables of the user's."""
 _OTHER_TABLES = (".tsv", ".json", ".jsonl", ".xlsx", ".gz", ".zip", ".feather", ".arrow", ".orc", ".npy")
 """Suffixes of files that may hold tables, but that nobody imports."""
+_ANSWERS = (
+    {"id", "predicted", "probability"},
+    {"source", "destination", "predicted", "probability"},
+    {"source", "destination", "relation", "score"},
+)
+_ANSWERS_MAYBE = {"rank", "label", "split"}
+"""Columns of the files that `lmgnn predict` writes, and those that only some of them have."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """What the first rows of a column look like."""
-
-    name: str
-    kind: str
-    """integer, number, boolean, string, list (of numbers), empty or other."""
-    type: str
-    """Arrow's name for the type."""
-    values: pa.Array
-    """The first rows; in CSV as numbers where every cell is one."""
-    distinct: int
-    mean_chars: float = 0.0
-    mean_words: float = 0.0
-
-    @property
-    def filled(self) -> int:
-        """Sampled cells that are not empty."""
-        return len(self.values) - int(self.values.null_count)
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,8 @@ class FoundTable:
     def read(self, *columns: str) -> Rows:
         """All rows of some columns as a build reads them; DataError names the file."""
         tables = [(file.name, _read(file, columns, limit=0)) for file in self.files]
-        return Rows(f"table {self.name}", tuple(tables), loose=self.loose)
+        line_of = lines_of(self.files) if self.loose else no_line
+        return Rows(f"table {self.name}", tuple(tables), loose=self.loose, line_of=line_of)
 
 
 @dataclass(frozen=True)
@@ -115,6 +102,12 @@ def survey(folder: InputFolder) -> Survey:
         except DataError as error:
             skipped.append(str(error))
             continue
+        if {column.split(": ")[0] for column in header} - _ANSWERS_MAYBE in _ANSWERS:
+            skipped.append(
+                f"{name}: not read, since its columns are those of an answer of lmgnn predict; if it is a "
+                "table of yours, rename one of them"
+            )
+            continue
         groups[(posixpath.dirname(name), suffix, _family(name), *header)].append(file)
     if not groups:
         told = f"; {skipped[0]}" if skipped else ""
@@ -126,10 +119,15 @@ def survey(folder: InputFolder) -> Survey:
     for files in groups.values():
         try:
             name = _unused(_table_name([file.name for file in files]), [table.name for table in tables])
-            tables.append(FoundTable(name, _paths(files, everything), tuple(files), _look(files)))
+            tables.append(table_of(name, _paths(files, everything), files))
         except DataError as error:
             skipped.append(str(error))
     return Survey(tuple(tables), tuple(skipped))
+
+
+def table_of(name: str, paths: Sequence[str], files: Sequence[InputFile]) -> FoundTable:
+    """Files that are known to make up one table; DataError if one cannot be read."""
+    return FoundTable(name, tuple(paths), tuple(files), _look(files))
 
 
 def _header(file: InputFile) -> list[str]:
@@ -137,7 +135,8 @@ def _header(file: InputFile) -> list[str]:
     with file.open() as stream, reading(file.name):
         try:
             if file.path.endswith(".parquet"):
-                return [str(field) for field in pyarrow.parquet.ParquetFile(stream).schema_arrow]
+                schema = pyarrow.parquet.ParquetFile(stream).schema_arrow
+                return [f"{field.name}: {field.type}" for field in schema]
             parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
             names: list[str] = pyarrow.csv.open_csv(stream, parse_options=parse).schema.names
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -193,7 +192,7 @@ def _look(files: Sequence[InputFile]) -> tuple[Column, ...]:
             tables.append((file.name, _read(file, None, limit=left)))
             left -= tables[-1][1].num_rows
     rows = Rows("", tuple(tables), loose=files[0].path.endswith(".csv"))
-    return tuple(_column(rows, name) for name in tables[0][1].column_names)
+    return tuple(look_at(rows, name) for name in tables[0][1].column_names)
 
 
 def _read(file: InputFile, columns: Sequence[str] | None, *, limit: int) -> pa.Table:
@@ -217,61 +216,6 @@ def _read(file: InputFile, columns: Sequence[str] | None, *, limit: int) -> pa.T
         return pa.table({name: pa.nulls(0) for name in columns})
     table = pa.Table.from_batches(batches)
     return table.slice(0, limit) if limit else table
-
-
-def _column(rows: Rows, name: str) -> Column:
-    values = rows.column(name)
-    if rows.loose:
-        values = _typed(values)
-    kind = "other" if rows.loose and _are_dates(values) else _kind(values)
-    filled = values.drop_null()
-    distinct = int(pc.count_distinct(filled).as_py()) if kind not in ("list", "other", "empty") else 0
-    chars = words = 0.0
-    if kind == "string" and len(filled):
-        chars = float(pc.mean(pc.utf8_length(filled)).as_py())
-        words = float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(filled))).as_py())
-    told = "dates" if kind == "other" and rows.loose else str(values.type)
-    return Column(name, kind, told, values, distinct, chars, words)
-
-
-def _typed(values: pa.Array) -> pa.Array:
-    """Text from CSV as int64 or double where every cell is a number; 007 is none."""
-    try:
-        numbers = values.cast(pa.int64())
-    except pa.ArrowInvalid:
-        try:
-            return values.cast(pa.float64())
-        except pa.ArrowInvalid:
-            return values
-    same = pc.all(pc.equal(numbers.cast(pa.large_string()), values)).as_py()
-    return numbers if same in (True, None) else values
-
-
-def _are_dates(values: pa.Array) -> bool:
-    """Whether all cells of a CSV column are dates as ISO 8601 writes them."""
-    if values.type != pa.large_string() or values.null_count == len(values):
-        return False
-    try:
-        values.cast(pa.timestamp("s"))
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _kind(values: pa.Array) -> str:
-    of, is_ = values.type, pa.types
-    if values.null_count == len(values):
-        return "empty"
-    if is_.is_list(of) or is_.is_large_list(of) or is_.is_fixed_size_list(of):
-        inner = of.value_type
-        return "list" if is_.is_floating(inner) or is_.is_integer(inner) else "other"
-    if is_.is_boolean(of):
-        return "boolean"
-    if is_.is_integer(of):
-        return "integer"
-    if is_.is_floating(of) or is_.is_decimal(of):
-        return "number"
-    return "string" if is_.is_string(of) or is_.is_large_string(of) else "other"
 
 
 def _unreadable(file: InputFile, error: Exception) -> DataError:

@@ -1,6 +1,7 @@
-"""Copies of tables with a split column, for users whose tables have none.
+"""Copies of tables with a split column, for users whose tables have none, and graph.toml made to name them.
 
-Owns the draw and the copies' names; the user's own tables stay as they are. Never guesses a column.
+Owns which tables get one, the draw and the copies' names; the user's own tables stay as they are. Of a
+label it only takes up what graph.toml proposes in a comment.
 Shape letter: N rows.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from partition.errors import UsageError
-from partition.guess import GraphGuess, TableGuess
+from partition.columns import read_labels
+from partition.errors import DataError, UsageError
 from partition.guess_columns import Line
-from partition.guess_files import SPLIT_FOLDER
+from partition.guess_edit import ideas, set_keys
+from partition.guess_files import SPLIT_FOLDER, FoundTable, table_of
 from partition.manifest import SPLITS
-from partition.storage import InputFolder, writing
+from partition.schema import EdgeSchema, GraphSchema, NodeSchema, parse_schema
+from partition.storage import InputFile, InputFolder, writing
+from partition.tables import table_files
 
 Shares = tuple[float, float, float]
 """Of training, validation and test rows; they add up to 1."""
@@ -41,24 +46,60 @@ def parse_shares(text: str) -> Shares:
     return train, valid, test
 
 
-def with_splits(guess: GraphGuess, folder: InputFolder, shares: Shares) -> GraphGuess:
-    """Write a copy for each table that needs a split, and point the guess at the copies.
+@dataclass(frozen=True)
+class Drawn:
+    """A table of graph.toml that was given a split."""
 
-    These are the tables with a label and no split; if that leaves nothing to predict, the relation of
-    most edges, between texts if there is one. UsageError if there is no such table.
+    kind: str
+    """nodes or edges."""
+    name: str
+    path: str
+    """The copy's, relative to the folder."""
+    label: str
+    """Column that was an idea and has become the label; else empty."""
+    told: str
+    """How the rows were shared out."""
+
+
+def with_splits(
+    text: str, folder: InputFolder, shares: Shares, *, where: str
+) -> tuple[str, tuple[Drawn, ...]]:
+    """graph.toml's text with a split for each table that needs one and has none; all else stays in it.
+
+    Writes a copy of each such table. These are the tables with a label, node types whose only proposed
+    label is a comment (which is switched on), and, if nothing but such proposals or nothing at all could
+    be predicted then, the relation of most edges, between texts if there is one. UsageError if no table
+    needs one.
     """
-    chosen = [table for kind in ("nodes", "edges") for table in guess.of(kind) if _lacks_split(table)]
-    if not chosen and not any(_has_targets(table) for table in guess.tables):
-        chosen = _largest_relation(guess)
+    schema = parse_schema(text, where=where)
+    files = table_files(schema, folder)
+    tables = [_Table("nodes", node, files[f"[nodes.{node.name}]"]) for node in schema.nodes]
+    tables += [_Table("edges", edge, files[f"[edges.{edge.name}]"]) for edge in schema.edges]
+    lacking = [table for table in tables if not table.schema.split]
+    chosen = [table for table in lacking if table.schema.label]
+    likely = {table.name: _likely_label(text, table) for table in lacking if table.kind == "nodes"}
+    chosen += [table for table in lacking if table.kind == "nodes" and likely[table.name]]
+    if not any(table.schema.label for table in chosen) and (not chosen or len(lacking) == len(tables)):
+        chosen += _largest_relation(schema, lacking)
     if not chosen:
-        raise UsageError("--split: no table needs one", hint="all that can be predicted has a split already")
-    nodes = [table.name for table in guess.of("nodes")]
-    tables = list(guess.tables)
+        raise UsageError(
+            "--split: no table needs one",
+            hint="all that can be predicted has a split already; take split out of a table to draw anew",
+        )
+    drawn = []
     for table in chosen:
-        clash = table.kind == "edges" and table.name in nodes
-        path = f"{SPLIT_FOLDER}/{table.name}{'_edges' if clash else ''}{table.table.suffix}"
-        tables[tables.index(table)] = _copy(table, folder, path, shares)
-    return replace(guess, tables=tuple(tables))
+        label = likely.get(table.name, "") if table.kind == "nodes" else ""
+        clash = table.kind == "edges" and table.name in [node.name for node in schema.nodes]
+        path = f"{SPLIT_FOLDER}/{table.name}{'_edges' if clash else ''}{table.found.suffix}"
+        copy, column, told = _copy(table, label or table.schema.label, shares)
+        about = f"a copy of {', '.join(table.schema.path)} with a split column"
+        lines = [Line("path", path, about), Line("split", column, told)]
+        if label:
+            lines.insert(1, Line("label", label, f"{table.found.column(label).distinct} different values"))
+        text = set_keys(text, table.kind, table.name, lines, where=where)
+        _write(copy, folder, path)
+        drawn.append(Drawn(table.kind, table.name, path, label, told))
+    return text, tuple(drawn)
 
 
 def draw_splits(keys: Sequence[str], shares: Shares) -> np.ndarray:
@@ -69,52 +110,68 @@ def draw_splits(keys: Sequence[str], shares: Shares) -> np.ndarray:
     return np.searchsorted(np.cumsum(shares)[:2], positions, side="right").astype(np.int8)
 
 
-def _lacks_split(table: TableGuess) -> bool:
-    return bool(table.value("label")) and not table.value("split")
+class _Table:
+    """A table of graph.toml and the files that it names."""
+
+    def __init__(self, kind: str, schema: NodeSchema | EdgeSchema, files: Sequence[InputFile]) -> None:
+        self.kind, self.schema, self.name = kind, schema, schema.name
+        self._files = files
+
+    @cached_property
+    def found(self) -> FoundTable:
+        return table_of(self.name, self.schema.path, self._files)
 
 
-def _has_targets(table: TableGuess) -> bool:
-    return table.sure and bool(table.value("split")) and (table.kind == "edges" or bool(table.value("label")))
+def _likely_label(text: str, table: _Table) -> str:
+    """The label column of a node type without one, if a comment proposes just one that can be read."""
+    proposed = [] if table.schema.label else ideas(text, "nodes", table.name, "label")
+    known = [name for name in proposed if name in [column.name for column in table.found.columns]]
+    if len(proposed) != 1 or not known:
+        return ""
+    try:
+        read_labels(table.found.read(known[0]), known[0], ())
+    except DataError:
+        return ""
+    return known[0]
 
 
-def _largest_relation(guess: GraphGuess) -> list[TableGuess]:
-    texts = {table.name for table in guess.of("nodes") if table.value("text")}
-    relations = list(guess.of("edges"))
-    between = [r for r in relations if {r.value("source"), r.value("destination")} <= texts]
-    sizes = {r.name: len(r.table.read(r.value("source_id"))) for r in between or relations}
+def _largest_relation(schema: GraphSchema, lacking: Sequence[_Table]) -> list[_Table]:
+    texts = {node.name for node in schema.nodes if node.text}
+    ends = {edge.name: {edge.source, edge.destination} for edge in schema.edges}
+    relations = [table for table in lacking if table.kind == "edges"]
+    between = [table for table in relations if ends[table.name] <= texts]
+    sizes = {r.name: len(r.found.read(*r.schema.columns)) for r in between or relations}
     return [max(between or relations, key=lambda r: sizes[r.name])] if sizes else []
 
 
-def _copy(guess: TableGuess, folder: InputFolder, path: str, shares: Shares) -> TableGuess:
-    header = [column.name for column in guess.table.columns]
+def _copy(table: _Table, label: str, shares: Shares) -> tuple[pa.Table, str, str]:
+    """(all columns and the split, the split column's name, how it was drawn)."""
+    found = table.found
+    header = [column.name for column in found.columns]
     column = "split" if "split" not in header else "lmgnn_split"
-    rows = guess.table.read(*header)
-    splits = draw_splits(_keys(guess), shares)
+    rows = found.read(*header)
+    splits = draw_splits(_keys(table), shares)
     words = pa.array(np.array(SPLITS)[splits].tolist(), pa.string())
-    if label := guess.value("label"):  # a row without one is no target
+    if label:  # a row without one is no target
         words = pc.if_else(pc.is_valid(rows.column(label)), words, None)
-    if guess.table.loose:
-        table = pa.table({name: rows.column(name) for name in header})
+    if found.loose:
+        whole = pa.table({name: rows.column(name) for name in header})
     else:
-        table = pa.concat_tables([part for _, part in rows.files])
-    _write(table.append_column(column, words), folder, path)
+        whole = pa.concat_tables([part for _, part in rows.files])
     counts = ", ".join(f"{name} {pc.sum(pc.equal(words, name)).as_py() or 0:,}" for name in SPLITS)
-    told = f"drawn by a hash of the {'id' if guess.kind == 'nodes' else 'two ends'}: {counts}"
-    lines = [line for line in guess.lines if line.key not in ("path", "split")]
-    copied = Line("path", path, f"a copy of {', '.join(guess.table.paths)} with a split column")
-    notes = tuple(note for note in guess.notes if not note.startswith("a label without a split"))
-    return replace(guess, lines=(copied, *lines, Line("split", column, told)), notes=notes)
+    told = f"drawn by a hash of the {'id' if table.kind == 'nodes' else 'two ends'}: {counts}"
+    return whole.append_column(column, words), column, told
 
 
-def _keys(guess: TableGuess) -> list[str]:
+def _keys(table: _Table) -> list[str]:
     """What the draw depends on: a node's id; an edge's ends, the same for both directions."""
-    if guess.kind == "nodes":
-        column = guess.value("id")
-        return [str(value) for value in guess.table.read(column).column(column).to_pylist()]
-    names = guess.value("source_id"), guess.value("destination_id")
-    rows = guess.table.read(*names)
+    schema = table.schema
+    if isinstance(schema, NodeSchema):
+        return [str(value) for value in table.found.read(schema.id).column(schema.id).to_pylist()]
+    names = schema.source_id, schema.destination_id
+    rows = table.found.read(*names)
     pairs = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
-    within = guess.value("source") == guess.value("destination")
+    within = schema.source == schema.destination
     ends = ((str(a), str(b)) for a, b in pairs)
     return ["\0".join(sorted(pair) if within else pair) for pair in ends]
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from partition.errors import StoreError, UsageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 
@@ -55,6 +55,8 @@ class RelationInfo:
     classes: tuple[str, ...] = ()
     targets: Mapping[str, int] = field(default_factory=dict)
     """split -> target edges in it (stored graph or not)."""
+    id_columns: tuple[str, str] = ("", "")
+    """Columns of the relation's table with the ids of source and destination; none of a reversed one."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class PartitionManifest:
             NodeTypeInfo(**{**t, "classes": tuple(t["classes"])}) for t in raw["node_types"]
         )
         raw["relations"] = tuple(
-            RelationInfo(**{**r, "classes": tuple(r["classes"])}) for r in raw["relations"]
+            RelationInfo(**{**r, "classes": tuple(r["classes"]), "id_columns": tuple(r["id_columns"])})
+            for r in raw["relations"]
         )
         raw["clusters"] = tuple(raw["clusters"])
         raw["offsets"] = {name: tuple(values) for name, values in raw["offsets"].items()}

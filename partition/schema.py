@@ -55,6 +55,10 @@ class EdgeSchema:
     """Whether to store the edges turned round, or the name for them; None = as the build says."""
 
     @property
+    def id_columns(self) -> tuple[str, str]:
+        return self.source_id, self.destination_id
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return _columns(self.source_id, self.destination_id, self.label, self.split, *self.features)
 

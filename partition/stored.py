@@ -128,6 +128,7 @@ def _relation(
         feature_width=0 if table.features is None else table.features.shape[1],
         classes=table.classes,
         targets=_split_counts(targets.split) if table.splits is not None else {},
+        id_columns=schema.id_columns,
     )
     features = None if table.features is None else table.features[kept][order]
     return StoredRelation(info, source[order], destination[order], features)

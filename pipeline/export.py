@@ -107,6 +107,7 @@ def _head(trainer: Trainer, folder: Path, task: str, rule: TaskStage) -> None:
         "width": width,
         "classes": list(of.classes) if plan.kind != "link_prediction" else [],
         "ends": {name: list(trainer.model.ends[name]) for name in plan.relations},
+        "columns": {name: list(manifest.relation(name).id_columns) for name in plan.relations},
     }
     write_whole(folder / "task.json", json.dumps(described, indent=1) + "\n", sync=False)
 

@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.graph import Graph, RowSource
-from pipeline.targets import Links, read_links
+from pipeline.known import held_out_links
+from pipeline.targets import Links
 from pipeline.tasks import LinkHead, RankSums
 
 _NODES = 8192
@@ -102,7 +102,7 @@ def full_ranking(
     A test edge that is stored as well stays an answer. Where both ends are of one type, the kept
     node itself is a candidate like any other, left out only if that self edge is known.
     """
-    valid, test = _held_out(graph, relations, parts, gather)
+    valid, test = held_out_links(graph, relations, parts, gather)
     by_tail, by_head = RankSums(hits=(1, 3, 10)), RankSums(hits=(1, 3, 10))
     found = torch.zeros(1 + len(recall), dtype=torch.float64)
     for number, name in enumerate(relations):
@@ -124,21 +124,6 @@ def full_ranking(
         "full_mrr_head": by_head.values()["mrr"],
         **{f"recall@{k}": float(s / found[0]) for k, s in zip(recall, found[1:], strict=True)},
     }
-
-
-def _held_out(
-    graph: Graph, relations: Sequence[str], parts: Sequence[int], gather: Callable[[Any], list[Any]]
-) -> tuple[Links, Links]:
-    """Validation and test edges of all parts."""
-    own = [np.zeros((4, 0), dtype=np.int64)]
-    for part in parts:
-        for number, split in enumerate(("valid", "test")):
-            links = read_links(graph.folder, graph.manifest, part=part, relations=relations, split=split)
-            columns = (torch.full_like(links.source, number), links.relation, links.source, links.destination)
-            own.append(torch.stack(columns).numpy())
-    rows = torch.from_numpy(np.concatenate(gather(np.concatenate(own, axis=1)), axis=1))
-    everything = Links(rows[1], rows[2], rows[3])
-    return everything.select(rows[0] == 0), everything.select(rows[0] == 1)
 
 
 def _questions(

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.batch import Batch
 from pipeline.graph import Graph, Table
 from pipeline.inputs import Inputs
-from pipeline.known import KnownLabels
+from pipeline.known_labels import KnownLabels
 from pipeline.model import LMGNN, GraphEncoder
 from pipeline.records import Stamp
 from pipeline.sampling import expand

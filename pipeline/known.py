@@ -1,120 +1,103 @@
-"""What training targets tell of their neighbours: counts of their classes at every node, as inputs of a
-graph encoder ("label inputs": Wang et al. 2021, arXiv 2103.13355; masked label prediction: Shi et al.
-2021, arXiv 2009.03509).
+"""Which edges a trainer knows to be true: those of the stored graph and the held-out targets of every part.
 
-Owns the tables of counts and hides a batch's own targets from it. Never sees validation and test
-labels. Shape letters: N nodes of a type, C classes, S sides (see Batch.known), B targets.
+Owns the exchange of validation and test edges between trainers and the look-up of true tails. Never draws
+a candidate. Shape letters: B targets, K candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from partition.manifest import PartitionManifest
-from pipeline.batch import Batch
-from pipeline.config import TaskPlan
-from pipeline.exchange import Exchange
-from pipeline.graph import Graph, Table
-from pipeline.targets import read_labelled_links, read_labelled_nodes
+from pipeline.candidates import countable
+from pipeline.graph import Graph
+from pipeline.targets import Links, read_links
 
 
-def known_shapes(task: TaskPlan, manifest: PartitionManifest) -> dict[str, tuple[int, int]]:
-    """Node type -> (sides, classes) of what is known of it; empty unless the task asks for it."""
-    if not task.known_labels:
-        return {}
-    if task.node_type:
-        return {task.node_type: (1, len(manifest.node_type(task.node_type).classes))}
-    info = manifest.relation(task.relations[0])
-    sides = 2 if info.source == info.destination else 1
-    return dict.fromkeys((info.source, info.destination), (sides, len(info.classes)))
+def held_out_links(
+    graph: Graph, relations: Sequence[str], parts: Sequence[int], gather: Callable[[Any], list[Any]]
+) -> tuple[Links, Links]:
+    """Validation and test edges of all parts; called by all trainers together, `parts` being their own."""
+    own = [np.zeros((4, 0), dtype=np.int64)]
+    for part in parts:
+        for number, split in enumerate(("valid", "test")):
+            links = read_links(graph.folder, graph.manifest, part=part, relations=relations, split=split)
+            columns = (torch.full_like(links.source, number), links.relation, links.source, links.destination)
+            own.append(torch.stack(columns).numpy())
+    rows = torch.from_numpy(np.concatenate(gather(np.concatenate(own, axis=1)), axis=1))
+    everything = Links(rows[1], rows[2], rows[3])
+    return everything.select(rows[0] == 0), everything.select(rows[0] == 1)
 
 
-class KnownLabels:
-    """Counts of a task's training classes at all nodes."""
+@dataclass(frozen=True)
+class Candidates:
+    """Tails that true ones are ranked against."""
+
+    distinct: Tensor
+    """int64: all tails that occur, the true ones too, ascending."""
+    position: Tensor
+    """int64 B x (1 + K): where the true tail and its candidates stand in `distinct`."""
+    counts: Tensor
+    """bool B x K: see candidates.countable."""
+
+
+class KnownTails:
+    """The true tails of heads under some relations, whatever their split."""
 
     def __init__(
-        self, graph: Graph, name: str, task: TaskPlan, parts: Sequence[int], parts_of: Sequence[Sequence[int]]
+        self, graph: Graph, relations: Sequence[str], parts: Sequence[int], gather: Callable[[Any], list[Any]]
     ) -> None:
-        """A collective call. `parts`: this trainer's; `parts_of`: every trainer's, by rank."""
-        self._task, self._shapes = task, known_shapes(task, graph.manifest)
-        self._ends = {r.name: (r.source, r.destination) for r in graph.manifest.relations}
-        self._tables: dict[str, Table] = {}
-        exchange = Exchange(graph.manifest, parts_of)
-        found = [_targets(graph, task, part) for part in parts]
-        for node_type, (sides, classes) in self._shapes.items():
-            table = graph.table(f"known-{name}", node_type, sides * classes, torch.float32)
-            here = [(ids, words) for some in found for of, ids, words in some if of == node_type]
-            nothing = torch.zeros(0, dtype=torch.int64)
-            ids, words = exchange(
-                node_type,
-                torch.cat([nothing, *(ids for ids, _ in here)]),
-                torch.cat([nothing, *(words for _, words in here)])[:, None],
+        """Called by all trainers together."""
+        self._graph = graph
+        valid, test = held_out_links(graph, relations, parts, gather)
+        self._held_out: dict[str, tuple[Tensor, Tensor]] = {}
+        for number, name in enumerate(relations):
+            found = [links.select(links.relation == number) for links in (valid, test)]
+            source, destination = (
+                torch.cat([getattr(f, n) for f in found]) for n in ("source", "destination")
             )
-            for part in parts:
-                _write_counts(table, graph.manifest.part_range(node_type, part), ids, words[:, 0])
-            self._tables[node_type] = table
-        torch.distributed.barrier()
+            order = source.argsort(stable=True)
+            self._held_out[name] = source[order], destination[order]
 
-    def fill(self, batch: Batch) -> Batch:
-        """Counts at a batch's nodes, without those of its own targets."""
-        known = {}
-        for node_type, (sides, classes) in self._shapes.items():
-            ids = batch.nodes.get(node_type)
-            if ids is not None and len(ids):
-                known[node_type] = self._tables[node_type].read(ids).view(len(ids), sides, classes)
-        for name, targets in batch.classes.items():
-            minus = -torch.ones(len(targets.label))
-            sides_of = [(name, targets.head, 0)]
-            if name in self._ends:
-                source, destination = self._ends[name]
-                sides_of = [
-                    (source, targets.head, 0),
-                    (destination, targets.tail, int(source == destination)),
-                ]
-            for node_type, position, side in sides_of:
-                where = (position, torch.full_like(position, side), targets.label)
-                known[node_type] = known[node_type].index_put(where, minus, accumulate=True)
-        return replace(batch, known=known)
-
-
-def _targets(graph: Graph, task: TaskPlan, part: int) -> list[tuple[str, Tensor, Tensor]]:
-    """[(node type, int64 B: nodes, int64 B: side * classes + class)] of a part's training targets."""
-    if task.node_type:
-        nodes = read_labelled_nodes(
-            graph.folder, graph.manifest, part=part, node_type=task.node_type, split="train"
+    def among(self, relation: str, source: Tensor, destination: Tensor, others: Tensor) -> Candidates:
+        """Candidates (`others`, int64 B x K) of true edges with what is known of them; all ids are typed."""
+        distinct, position = torch.unique(
+            torch.cat([destination[:, None], others], dim=1), return_inverse=True
         )
-        return [(task.node_type, nodes.id, nodes.label)]
-    info = graph.manifest.relation(task.relations[0])
-    links = read_labelled_links(graph.folder, graph.manifest, part=part, relation=info.name, split="train")
-    into = len(info.classes) if info.source == info.destination else 0
-    return [
-        (info.source, links.source, links.label),
-        (info.destination, links.destination, links.label + into),
-    ]
+        heads, row = torch.unique(source, return_inverse=True)
+        exists = torch.zeros(len(heads), len(distinct), dtype=torch.bool)
+        for pairs in (self._stored(relation, heads, distinct), self._not_stored(relation, heads, distinct)):
+            exists[pairs] = True
+        known = exists[row[:, None], position[:, 1:]]
+        info = self._graph.manifest.relation(relation)
+        within = info.source == info.destination
+        counts = countable(source, destination, others, known=known, within=within)
+        return Candidates(distinct, position, counts)
 
+    def _stored(self, relation: str, heads: Tensor, tails: Tensor) -> tuple[Tensor, Tensor]:
+        """(positions among the heads, among the tails) of edges of the stored graph.
 
-def _write_counts(table: Table, owned: tuple[int, int], ids: Tensor, words: Tensor) -> None:
-    """Count what arrived for the nodes of a part into its rows."""
-    first, last = owned
-    if first == last:
-        return
-    mine = (ids >= first) & (ids < last)
-    width = table.read(torch.tensor([first])).shape[1]
-    counts = torch.zeros(last - first, width)
-    where = (ids[mine] - first, words[mine])
-    table.write(first, counts.index_put(where, torch.ones(int(mine.sum())), accumulate=True))
+        Looked up among the in-edges of the heads where the relation is stored turned round as well: there
+        are far fewer heads than tails.
+        """
+        reverse = self._graph.manifest.relation(relation).reverse
+        if reverse:
+            return self._graph.among(reverse, heads, tails)
+        tail, head = self._graph.among(relation, tails, heads)
+        return head, tail
 
-
-def as_features(known: Tensor) -> Tensor:
-    """float32 N x S * (C + 1): shares of the classes on each side, and log(1 + their number)."""
-    total = known.sum(-1, keepdim=True)
-    return torch.cat([known / total.clamp(min=1), total.log1p()], dim=-1).flatten(1)
-
-
-def feature_widths(shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """Columns of `as_features` by node type."""
-    return {name: sides * (classes + 1) for name, (sides, classes) in shapes.items()}
+    def _not_stored(self, relation: str, heads: Tensor, tails: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of validation and test edges."""
+        source, destination = self._held_out[relation]
+        first, last = torch.searchsorted(source, heads), torch.searchsorted(source, heads, right=True)
+        row = torch.repeat_interleave(torch.arange(len(heads)), last - first)
+        before = (last - first).cumsum(0) - (last - first)
+        other = destination[torch.arange(len(row)) + (first - before)[row]]
+        column = torch.searchsorted(tails, other).clamp_(max=len(tails) - 1)
+        match = tails[column] == other
+        return row[match], column[match]

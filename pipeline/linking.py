@@ -7,6 +7,7 @@ all trainers together. Shape letters: B targets, K candidates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -16,6 +17,7 @@ from pipeline.batch import Batch
 from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
 from pipeline.hashing import hash_ids, key_of
+from pipeline.known import KnownTails
 from pipeline.objective import Found, Rows, chosen_share
 from pipeline.sampling import LinkBatches
 from pipeline.targets import Links, held_out_edges, read_links
@@ -36,6 +38,12 @@ class LinkObjective:
         self._trainer, self._task = trainer, task
         self.same_order = len(task.relations) == 1
         self._batches = LinkBatches(trainer.graph, task, task.relations, fanout=fanout)
+
+    @cached_property
+    def _known(self) -> KnownTails:
+        """Made at the first evaluation or export, by all trainers together."""
+        trainer = self._trainer
+        return KnownTails(trainer.graph, self._task.relations, trainer.parts, trainer.gather)
 
     def prepare(self, head: nn.Module) -> None:
         pass
@@ -63,11 +71,12 @@ class LinkObjective:
 
     @torch.no_grad()
     def evaluate(self, rows: Rows, head: nn.Module, split: str, limit: int) -> dict[str, float]:
-        """mrr and hits@k of true tails among `eval_negatives` uniform ones, over all trainers.
+        """mrr and hits@k of true tails among those of `eval_negatives` uniform ones that count, over all
+        trainers.
 
         `limit` > 0 looks at about that many targets of all parts together, chosen by hash.
         """
-        trainer, sums = self._trainer, RankSums()
+        trainer, sums, known = self._trainer, RankSums(), self._known
         head.eval()
         found = {part: self.targets(part, split) for part in trainer.parts}
         share = chosen_share(trainer, sum(len(links) for links in found.values()), limit)
@@ -79,14 +88,14 @@ class LinkObjective:
                 for start in range(0, len(of_relation), _TARGETS):
                     trainer.record.heartbeat("evaluate")
                     some = torch.arange(start, min(start + _TARGETS, len(of_relation)))
-                    _, ranks = self._ranks(rows, head, number, of_relation.select(some), split)
+                    _, ranks = self._ranks(rows, head, known, number, of_relation.select(some), split)
                     sums.add(ranks)
         head.train()
         torch.distributed.all_reduce(sums.totals)
         return sums.values()
 
     def _ranks(
-        self, rows: Rows, head: nn.Module, number: int, links: Links, split: str
+        self, rows: Rows, head: nn.Module, known: KnownTails, number: int, links: Links, split: str
     ) -> tuple[Tensor, Tensor]:
         """(float B: scores of the true edges, float B: their ranks, ties counted half)."""
         trainer, relation = self._trainer, self._task.relations[number]
@@ -95,17 +104,17 @@ class LinkObjective:
             trainer.plan.seed, relation, split, links.source, links.destination,
             self._task.eval_negatives, trainer.graph.ids.count[info.destination],
         )  # fmt: skip
-        everyone = torch.cat([links.destination[:, None], others], dim=1)
-        distinct, position = torch.unique(everyone, return_inverse=True)
-        tails = rows(info.destination, distinct)
+        asked = known.among(relation, links.source, links.destination, others)
+        tails = rows(info.destination, asked.distinct)
         heads = rows(info.source, links.source)
-        scores = cast(LinkHead, head).score(relation, heads, tails[position.to(trainer.device)])
-        ranks = rank_of_true(scores[:, 0], scores[:, 1:], torch.ones_like(scores[:, 1:]))
+        scores = cast(LinkHead, head).score(relation, heads, tails[asked.position.to(trainer.device)])
+        ranks = rank_of_true(scores[:, 0], scores[:, 1:], asked.counts.to(trainer.device))
         return scores[:, 0].cpu(), ranks.cpu()
 
     @torch.no_grad()
     def predictions(self, rows: Rows, head: nn.Module, part: int) -> Iterator[Found]:
         """The test edges with score and rank among the sampled candidates."""
+        known = self._known
         head.eval()
         links = self.targets(part, "test")
         for number, name in enumerate(self._task.relations):
@@ -114,7 +123,7 @@ class LinkObjective:
             for start in range(0, len(of_relation), _TARGETS):
                 self._trainer.record.heartbeat("export")
                 some = of_relation.select(torch.arange(start, min(start + _TARGETS, len(of_relation))))
-                scores, ranks = self._ranks(rows, head, number, some, "test")
+                scores, ranks = self._ranks(rows, head, known, number, some, "test")
                 yield Found(
                     {
                         "source": (info.source, some.source),

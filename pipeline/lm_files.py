@@ -37,7 +37,7 @@ def load_model(plan: ModelPlan) -> tuple[Any, Any, str]:
                 f"model.lm = {plan.lm!r}: {source} cannot be loaded: {str(error).splitlines()[0]}",
                 hint="give a Hugging Face encoder with config, weights and tokenizer",
             ) from error
-    _check_positions(base, plan)
+    check_positions(base, plan)
     return base, tokenizer, source
 
 
@@ -92,7 +92,7 @@ def _keep_layers(config: Any, layers: int) -> None:
         config.layer_types = config.layer_types[:layers]
 
 
-def _check_positions(base: Any, plan: ModelPlan) -> None:
+def check_positions(base: Any, plan: ModelPlan) -> None:
     positions = _positions(base)
     if plan.max_length > positions:
         raise UsageError(

@@ -21,7 +21,7 @@ from pipeline.config import ModelPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.gnn import build_gnn
 from pipeline.grouping import split_texts
 from pipeline.heads import HEADS, as_head
-from pipeline.known import as_features, feature_widths, known_shapes
+from pipeline.known_labels import as_features, feature_widths, known_shapes
 from pipeline.lm import TextEncoders
 from pipeline.naming import module_key
 

@@ -18,6 +18,10 @@ from partition.errors import UsageError
 T = TypeVar("T")
 
 
+class ValueProblem(UsageError):
+    """A value out of range, told by a dataclass that does not know what its table is called in the plan."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
@@ -39,7 +43,10 @@ def build(cls: type[T], raw: object, where: str) -> T:
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise UsageError(f"{where}{name} is missing")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueProblem as error:
+        raise UsageError(f"{where}{error.args[0]}") from None
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

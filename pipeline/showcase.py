@@ -20,6 +20,7 @@ from pipeline.config import StagePlan, TaskPlan
 from pipeline.durable import write_whole
 from pipeline.graph import RowSource
 from pipeline.hashing import hash_ids, key_of
+from pipeline.known import KnownTails
 from pipeline.model import text_types
 from pipeline.targets import Links, read_links
 from pipeline.tasks import LinkHead
@@ -35,6 +36,7 @@ class Showcase:
     """A few test edges between texts, chosen by hash, and what is shown of them."""
 
     def __init__(self, trainer: Trainer, task_name: str) -> None:
+        """Called by all trainers together."""
         self._trainer, self._task_name = trainer, task_name
         self._task: TaskPlan = trainer.plan.tasks[task_name]
         self._folder = trainer.run / "report"
@@ -46,6 +48,7 @@ class Showcase:
             for name in self._task.relations
             if manifest.relation(name).source in text and manifest.relation(name).destination in text
         ]
+        self._known = KnownTails(trainer.graph, self._relations, trainer.parts, trainer.gather)
         picked = self._pick(_PAIRS) if trainer.rank == 0 and self._relations else None
         self._links = picked if picked is not None and len(picked) else None
 
@@ -112,7 +115,7 @@ class Showcase:
             others = eval_candidates(
                 self._trainer.plan.seed, name, "test", link.source, link.destination, 100, count
             )
-            others = others[0][others[0] != link.destination]
+            others = others[self._known.among(name, link.source, link.destination, others).counts]
             made.append((name, link.source, torch.cat([link.destination, torch.unique(others)])))
         return made
 

@@ -19,7 +19,7 @@ from partition.manifest import SPLITS, PartitionManifest
 from partition.reader import read_edge_targets, read_node_targets
 from pipeline.hashing import hash_ids, key_of, permutation
 
-_HELD_OUT = 20
+HELD_OUT = 20
 """One in so many texts (mlm) or edges without a split (graph_lm) is kept from training and validated on."""
 
 
@@ -131,7 +131,7 @@ def _edge_targets(
 
 def held_out_edges(relation: str, source: Tensor, destination: Tensor) -> Tensor:
     """bool E: edges of a relation without a split column that a graph_lm stage validates on."""
-    return hash_ids(key_of("held out", relation), source, destination) % _HELD_OUT == 0
+    return hash_ids(key_of("held out", relation), source, destination) % HELD_OUT == 0
 
 
 def read_texts(manifest: PartitionManifest, *, part: int, split: str) -> Texts:
@@ -140,7 +140,7 @@ def read_texts(manifest: PartitionManifest, *, part: int, split: str) -> Texts:
     for number, info in enumerate(manifest.node_types):
         if info.text:
             everything = torch.arange(*manifest.part_range(info.name, part))
-            held_out = hash_ids(key_of("held out", info.name), everything) % _HELD_OUT == 0
+            held_out = hash_ids(key_of("held out", info.name), everything) % HELD_OUT == 0
             chosen = everything[held_out if split == "valid" else ~held_out]
             types.append(torch.full_like(chosen, number))
             ids.append(chosen)

@@ -29,7 +29,7 @@ from pipeline.graph import Embedding, Graph, SparseOptimizer, Table
 from pipeline.hashing import hash_ids, key_of
 from pipeline.infer import Inference
 from pipeline.inputs import Inputs
-from pipeline.known import KnownLabels
+from pipeline.known_labels import KnownLabels
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.records import Stamp

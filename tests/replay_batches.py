@@ -1,11 +1,13 @@
-"""One hand-made batch per stage over a graph of three node types; no DGL, no partition."""
+"""A hand-made batch per stage and per kind of classes over three node types; no DGL, no partition."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
 from partition.manifest import NodeTypeInfo, PartitionManifest, RelationInfo
-from pipeline.batch import Batch, Edges, Layer, LinkTargets, Ragged
+from pipeline.batch import Batch, ClassTargets, Edges, Layer, LinkTargets, Ragged
 
 PAPERS, AUTHORS, VENUES = 40, 15, 6
 MANIFEST = PartitionManifest(
@@ -14,12 +16,12 @@ MANIFEST = PartitionManifest(
     hosts=1,
     trainers=1,
     node_types=(
-        NodeTypeInfo("paper", PAPERS, text=True),
+        NodeTypeInfo("paper", PAPERS, text=True, classes=("art", "biology", "chess")),
         NodeTypeInfo("author", AUTHORS),
         NodeTypeInfo("venue", VENUES, feature_width=2),
     ),
     relations=(
-        RelationInfo("cites", "paper", "paper", 100, targets={"train": 10}),
+        RelationInfo("cites", "paper", "paper", 100, classes=("for", "against"), targets={"train": 10}),
         RelationInfo("writes", "author", "paper", 60),
         RelationInfo("shows", "venue", "paper", 40),
     ),
@@ -36,6 +38,26 @@ STAGES = [
     {"name": "warm", "kind": "gnn_warm", "task": "cites"},
     {"name": "joint", "kind": "joint", "task": "cites", "forward_tokens": 64},
 ]
+
+CLASS_TASKS = {
+    "topic": {"kind": "node_classification", "node_type": "paper", "class_weights": "balanced"},
+    "tone": {"kind": "edge_classification", "relations": ["cites"]},
+}
+CLASS_STAGES = [
+    {"name": "topic", "kind": "joint", "task": "topic", "forward_rows": 8},
+    {"name": "tone", "kind": "joint", "task": "tone", "forward_rows": 8},
+]
+
+
+def make_class_batch(task: str) -> Batch:
+    """The joint stage's batch with classes of nodes (topic) or of edges (tone) in place of links."""
+    generator = torch.Generator().manual_seed(6)
+    head, tail = torch.randint(16, (2, 10), generator=generator)
+    if task == "topic":
+        targets = {"paper": ClassTargets(head, tail[:0], torch.randint(3, (10,), generator=generator))}
+    else:
+        targets = {"cites": ClassTargets(head, tail, torch.randint(2, (10,), generator=generator))}
+    return replace(make_batch("joint"), links={}, classes=targets)
 
 
 def make_batch(kind: str) -> Batch:

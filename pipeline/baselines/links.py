@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from sklearn.preprocessing import normalize
 
 from pipeline.baselines.features import WIDTH, Features
 from pipeline.baselines.stored_graph import Question
+from pipeline.tasks import rank_of_true
 
 WEIGHTS = tuple(round(0.1 * i, 1) for i in range(11))
 DIMENSIONS = (16, 64, WIDTH)
@@ -84,10 +86,10 @@ def link_baselines(
         chosen["tfidf"] = ({}, lambda asked: asked.tfidf)
         chosen["tfidf_neighbours"] = _best_mixture(tuned)
     chosen["graph"] = _best_graph(features, tuned)
-    valid_figures = {name: _figures(map(scorer, tuned)) for name, (_, scorer) in chosen.items()}
+    valid_figures = {name: _figures((a, scorer(a)) for a in tuned) for name, (_, scorer) in chosen.items()}
     asked = [Asked(features, question) for question in test]
     return {
-        name: Baseline(valid_figures[name], _figures(map(scorer, asked)), choice)
+        name: Baseline(valid_figures[name], _figures((a, scorer(a)) for a in asked), choice)
         for name, (choice, scorer) in chosen.items()
     }
 
@@ -99,15 +101,19 @@ def row_scores(rows: np.ndarray, question: Question) -> np.ndarray:
     )
 
 
-def reciprocal_ranks(scores_BK: np.ndarray) -> np.ndarray:
-    """float B: 1 / (1 + candidates above the true tail in column 0 + half of those level with it)."""
-    true, others = scores_BK[:, :1], scores_BK[:, 1:]
-    return 1.0 / (1 + (others > true).sum(axis=1) + 0.5 * (others == true).sum(axis=1))
+def reciprocal_ranks(scores_BK: np.ndarray, counts_BK: np.ndarray) -> np.ndarray:
+    """float B: 1 / rank of the true tail, column 0 of B x (1 + K) scores, among the candidates that count
+    (bool B x K), as tasks.rank_of_true has it."""
+    scores = torch.from_numpy(np.ascontiguousarray(scores_BK, dtype=np.float64))
+    ranks: np.ndarray = (
+        rank_of_true(scores[:, 0], scores[:, 1:], torch.from_numpy(counts_BK)).double().numpy()
+    )
+    return 1 / ranks
 
 
 def _best_mixture(valid: Sequence[Asked]) -> tuple[Mapping[str, Any], Scorer]:
     """Of texts and of neighbourhoods."""
-    tuned = {w: _figures(_mixed(asked, w) for asked in valid)["mrr"] for w in WEIGHTS}
+    tuned = {w: _figures((asked, _mixed(asked, w)) for asked in valid)["mrr"] for w in WEIGHTS}
     weight = max(tuned, key=lambda w: tuned[w])
     return {"share of the neighbours": weight}, lambda asked: _mixed(asked, weight)
 
@@ -129,8 +135,8 @@ def _best_graph(features: Features, valid: Sequence[Asked]) -> tuple[Mapping[str
         scale = _spread(products)
         for weight in POPULARITY_WEIGHTS:
             factors = ((1 - weight) / scale, weight / spread)
-            mixed = (factors[0] * p + factors[1] * q for p, q in zip(products, popular, strict=True))
-            mrr = _figures(mixed)["mrr"]
+            parts = zip(valid, products, popular, strict=True)
+            mrr = _figures((asked, factors[0] * p + factors[1] * q) for asked, p, q in parts)["mrr"]
             if best is None or mrr > best[0]:
                 choice = {"dimensions": dimension, "score": kind, "share of popularity": weight}
                 best = (mrr, choice, _graph_scorer(rows, *factors))
@@ -149,9 +155,9 @@ def _spread(parts: Sequence[np.ndarray]) -> float:
     return float(np.concatenate([part.ravel() for part in parts]).std()) or 1.0
 
 
-def _figures(asked: Iterable[np.ndarray]) -> dict[str, float]:
-    """Means over the edges of all relations."""
-    found = np.concatenate([reciprocal_ranks(scores) for scores in asked])
+def _figures(scored: Iterable[tuple[Asked, np.ndarray]]) -> dict[str, float]:
+    """Means over the edges of all relations; with each question its scores, float B x (1 + K)."""
+    found = np.concatenate([reciprocal_ranks(scores, asked.question.counts) for asked, scores in scored])
     # a rank is a whole or half number; its reciprocal's reciprocal need not be
     hits = {f"hits@{k}": float((found >= 1 / k - 1e-9).mean()) for k in _HITS}
     return {"mrr": float(found.mean()), **hits}

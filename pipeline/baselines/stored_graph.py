@@ -21,7 +21,7 @@ from partition.reader import read_edge_targets, read_ids, read_node_targets
 from partition.schema import parse_schema
 from partition.storage import InputFolder
 from partition.tables import GraphTables, load_tables, table_files
-from pipeline.candidates import eval_candidates
+from pipeline.candidates import countable, eval_candidates
 from pipeline.config import TaskPlan, TrainPlan
 
 
@@ -42,6 +42,8 @@ class Question:
     """int64 B."""
     tails: np.ndarray
     """int64 B x (1 + K), the true tail first."""
+    counts: np.ndarray
+    """bool B x K: which candidates count (candidates.countable)."""
     popularity: np.ndarray
     """int64 N: training targets of the relation that end in a node."""
 
@@ -119,11 +121,26 @@ class StoredGraph:
                 task.eval_negatives,
                 self._manifest.node_type(info.destination).count,
             ).numpy()
+            heads = source_rows[source[chosen]]
+            tails = tail_rows[np.concatenate([destination[chosen][:, None], candidates], axis=1)]
             yield Question(
-                source_rows[source[chosen]],
-                tail_rows[np.concatenate([destination[chosen][:, None], candidates], axis=1)],
+                heads,
+                tails,
+                self._countable(relation, heads, tails),
                 np.bincount(tail_rows[destination[train]], minlength=self.size),
             )
+
+    def _countable(self, relation: str, heads: np.ndarray, tails: np.ndarray) -> np.ndarray:
+        """bool B x K, as trainers have it: the relation's table holds the edges of every split."""
+        table = self._tables.edges[relation]
+        source = table.source + self._first[table.schema.source]
+        destination = table.destination + self._first[table.schema.destination]
+        known = np.isin(heads[:, None] * self.size + tails[:, 1:], source * self.size + destination)
+        return countable(
+            *map(torch.from_numpy, (heads, tails[:, 0], tails[:, 1:])),
+            known=torch.from_numpy(known),
+            within=True,  # rows of another type are never equal
+        ).numpy()
 
     def labelled(self, task: TaskPlan) -> Labelled:
         """All targets of a classification task that have a class."""

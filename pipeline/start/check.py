@@ -9,8 +9,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -28,9 +28,13 @@ from pipeline.plan_check import check_against
 from pipeline.start.facts import GraphFacts, Labels, as_manifest, graph_facts
 from pipeline.start.init import read_schema
 from pipeline.start.sizes import TRAINERS
+from pipeline.targets import HELD_OUT, read_texts
 
 _HOME = Path(__file__).resolve().parents[2]
 """The checkout, which a plan's relative paths count from where its own folder has no such thing."""
+
+_NODES_PER_NEGATIVE = 10
+"""Nodes of a destination type for each of a task's eval_negatives, below which a warning is due."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = as_manifest(tables, schema, reverse=plan.partition.reverse)
         check_against(plan, manifest)
         uses = [*_tasks(plan, manifest), *_stages(plan, manifest)]
+        facts = replace(facts, warnings=(*facts.warnings, *_few_candidates(plan, manifest)))
     leaks = _leaks(tables, plan)
     if options.json:
         answer = {"graph": asdict(facts), "leaks": leaks, "plan": [asdict(use) for use in uses]}
@@ -133,6 +138,20 @@ def _targets(task: TaskPlan, manifest: PartitionManifest) -> dict[str, Mapping[s
     return {name: manifest.relation(name).targets for name in task.relations}
 
 
+def _few_candidates(plan: TrainPlan, manifest: PartitionManifest) -> Iterator[str]:
+    """Link tasks whose candidates are drawn from few nodes: they repeat, and chance alone ranks well."""
+    for name, task in plan.tasks.items():
+        ends = {manifest.relation(r).destination for r in task.relations}
+        for node_type in sorted(ends) if task.kind == "link_prediction" else ():
+            count = manifest.node_type(node_type).count
+            if count < _NODES_PER_NEGATIVE * task.eval_negatives:
+                yield (
+                    f"tasks.{name}: {task.eval_negatives} candidates of a target are drawn from {count:,} "
+                    f"{node_type} nodes: lower eval_negatives to {max(1, count // _NODES_PER_NEGATIVE)}, or "
+                    "look at full_ranking = true, which ranks against all nodes"
+                )
+
+
 def _use(name: str, kind: str, of: Mapping[str, Mapping[str, int]], *, steps: int | None = None) -> Use:
     train, valid, test = (sum(t.get(split, 0) for t in of.values()) for split in ("train", "valid", "test"))
     return Use(name, kind, ", ".join(of), train, valid, test, steps)
@@ -151,9 +170,9 @@ def _stages(plan: TrainPlan, manifest: PartitionManifest) -> list[Use]:
 
 
 def _stage_targets(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifest) -> tuple[str, int]:
-    texts = {info.name: info.count for info in manifest.node_types if info.text}
+    texts = [info.name for info in manifest.node_types if info.text]
     if stage.kind == "mlm":
-        return ", ".join(texts), sum(texts.values())
+        return ", ".join(texts), len(read_texts(manifest, part=0, split="train"))
     if stage.task:
         of = _targets(plan.tasks[stage.task], manifest)
         return ", ".join(of), sum(targets.get("train", 0) for targets in of.values())
@@ -161,7 +180,8 @@ def _stage_targets(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifes
         r.name: r for r in manifest.relations if not r.is_reverse and {r.source, r.destination} <= set(texts)
     }
     chosen = [manifest.relation(name) for name in stage.relations or between]
-    train = sum(r.targets.get("train", 0) if r.targets else r.count for r in chosen)
+    # Which edges are held out depends on the ids that a partition gives; how many, hardly.
+    train = sum(r.targets.get("train", 0) if r.targets else r.count - r.count // HELD_OUT for r in chosen)
     if len(chosen) > 3:
         return f"{len(chosen)} relations", train
     return ", ".join(r.name for r in chosen), train

@@ -103,7 +103,16 @@ def as_manifest(tables: GraphTables, schema: GraphSchema, *, reverse: bool) -> P
         kept = int((~edge.held_out).sum())
         back = edge.schema.reverse_name(default=reverse)
         targets = {} if edge.splits is None else _counts(edge.splits)
-        info = RelationInfo(name, source, destination, kept, back, classes=edge.classes, targets=targets)
+        info = RelationInfo(
+            name,
+            source,
+            destination,
+            kept,
+            back,
+            classes=edge.classes,
+            targets=targets,
+            id_columns=edge.schema.id_columns,
+        )
         relations.append(info)
         if back:
             relations.append(RelationInfo(back, destination, source, kept, name, is_reverse=True))

@@ -1,7 +1,7 @@
 """`lmgnn init FOLDER`: tables -> graph.toml and a first plan, both with reasons, and a summary.
 
 Owns the files that are written and the refusal to overwrite. Guesses are partition/guess.py's, numbers
-pipeline/starter.py's.
+pipeline/start/plan.py's.
 """
 
 from __future__ import annotations
@@ -35,16 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = _plan_path(options.folder)
     there = graph.fs.exists(graph.path)
     if plan.exists() and not options.force:
-        raise UsageError(f"{plan} is there already", hint="--force overwrites it, and graph.toml")
-    if there and options.split and not options.force:
-        raise UsageError(f"{graph.path} is there already", hint="--force overwrites it")
+        also = "" if options.split else ", and graph.toml"
+        raise UsageError(f"{plan} is there already", hint=f"--force overwrites it{also}")
     shares = parse_shares(options.split) if options.split else None
-    if there and not options.force:
-        console.print(f"{GRAPH_FILE} is there and stays as it is; a plan is made for it.")
+    if there and (shares or not options.force):
+        what = "only what a split changes in it is changed" if shares else "a plan is made for it"
+        console.print(f"{GRAPH_FILE} is there and stays as it is; {what}.")
     else:
         guess = guess_graph(survey(folder), _name(options.folder))
-        if shares:
-            guess = with_splits(guess, folder, shares)
         _write(graph, graph_toml(guess))
         _tell_guess(guess, console)
         if not guess.of("nodes") or not guess.of("edges"):
@@ -53,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{graph.path}: no table of {missing} is clear enough",
                 hint="its comments say why; correct it, then run `lmgnn init` again for a plan",
             )
+    if shares:
+        text, drawn = with_splits(_read(graph), folder, shares, where=graph.name)
+        _write(graph, text)
+        for table in drawn:
+            label = f"label = {table.label}; " if table.label else ""
+            told = f"{table.name}: {table.path}; {label}{table.told}"
+            console.print(f"  split {escape(told)}", soft_wrap=True)
     return _make_plan(folder, graph, plan, console, options.folder)
 
 
@@ -66,13 +71,16 @@ def _parser() -> argparse.ArgumentParser:
         "lmgnn run --config ~/papers/plan.toml",
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds the tables")
-    parser.add_argument("--force", action="store_true", help="overwrite graph.toml and plan.toml")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite plan.toml and, without --split, graph.toml"
+    )
     parser.add_argument(
         "--split",
         default="",
         metavar="TRAIN,VALID,TEST",
-        help="copy each table with labels and no split to FOLDER/with_split, with a split drawn by a hash of "
-        "ids, e.g. 80,10,10; without labels anywhere, the largest relation",
+        help="copy each table with a label (or one likely label) and no split to FOLDER/with_split, with a "
+        "split drawn by a hash of ids, e.g. 80,10,10; without a sure label anywhere, also the largest "
+        "relation. A graph.toml that is there keeps all else",
     )
     return parser
 
@@ -93,10 +101,14 @@ def _write(file: InputFile, text: str) -> None:
 
 def read_schema(graph: InputFile) -> GraphSchema:
     """graph.toml, parsed; UsageError or DataError naming it."""
+    return parse_schema(_read(graph), where=graph.name)
+
+
+def _read(graph: InputFile) -> str:
     with reading(graph.path, hint="`lmgnn init FOLDER` writes one"):
-        raw = graph.fs.cat_file(graph.path)
+        raw: bytes = graph.fs.cat_file(graph.path)
     try:
-        return parse_schema(raw.decode("utf-8"), where=graph.name)
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{graph.name}: not valid UTF-8") from None
 
@@ -149,6 +161,6 @@ def _tell_guess(guess: GraphGuess, console: Console) -> None:
 def _tell_missing(starter: Starter, console: Console, url: str) -> None:
     console.print(
         "\nno plan yet: nothing has a split into train, valid and test.\n"
-        f"      lmgnn init {escape(url)} --split 80,10,10 --force   draws one into copies of the tables",
+        f"      lmgnn init {escape(url)} --split 80,10,10   draws one into copies of the tables",
         soft_wrap=True,
     )

@@ -47,29 +47,38 @@ class _Task:
     classes: tuple[int, ...]
     """Training targets of each class."""
     size: TaskSize
+    sure: bool = True
+    """False: written as a comment."""
 
 
 def starter_plan(tables: GraphTables, *, name: str, path: str) -> Starter:
     """The plan for a graph; `path` is what its graph.path shall say."""
-    tasks, missing = _tasks(tables)
+    everything, missing = _tasks(tables)
+    tasks, ideas = ([task for task in everything if task.sure is sure] for sure in (True, False))
     if not tasks:
         return Starter("", (), tuple(missing))
     sizes = sizes_of(tables, {task.name: task.size for task in tasks})
+    shared = _last_shared(sizes, _texts_between(tables))
     blocks = [
         _head(tables, sizes),
         f"name = {json.dumps(name, ensure_ascii=False)}",
         f"[graph]\npath = {json.dumps(path, ensure_ascii=False)}  # holds graph.toml; relative to this file",
         _model(sizes),
-        *(_task_block(task) for task in tasks),
+        *(_task_block(task) for task in everything),
         *_text_stages(sizes, _texts_between(tables)),
-        *_task_stages(sizes, tasks, shared=_last_shared(sizes, _texts_between(tables))),
+        *_task_stages(sizes, tasks, shared=shared),
+        *(_commented(_warm_stage(task, f"_{task.name}", shared)) for task in ideas),
     ]
-    told = tuple(f"{t.name}: {t.kind} of {t.of}, {t.training:,} training targets" for t in tasks)
-    return Starter("\n\n".join(blocks) + "\n", told, tuple(missing))
+    told = [f"{t.name}: {t.kind} of {t.of}, {t.training:,} training targets" for t in tasks]
+    told += [f"{t.name}: {t.kind} of {t.of}, written as a comment" for t in ideas]
+    return Starter("\n\n".join(blocks) + "\n", tuple(told), tuple(missing))
 
 
 def _tasks(tables: GraphTables) -> tuple[list[_Task], list[str]]:
-    """A task for everything with a split (and a label, for nodes), and what is short of that."""
+    """A task for everything with a split (and a label, for nodes), and what is short of that.
+
+    A relation with both is asked for its labels; its links are an idea, since they would double the time.
+    """
     tasks: list[_Task] = []
     missing: list[str] = []
     for name, node in tables.nodes.items():
@@ -80,21 +89,35 @@ def _tasks(tables: GraphTables) -> tuple[list[_Task], list[str]]:
         elif node.splits is not None:
             missing.append(f"{name}: a split column without labels")
     for name, edge in tables.edges.items():
-        kind = "link_prediction" if edge.labels is None else "edge_classification"
-        if edge.splits is not None:
-            _add_task(tasks, missing, kind, edge, (edge.schema.source, edge.schema.destination))
+        ends = (edge.schema.source, edge.schema.destination)
+        if edge.splits is not None and edge.labels is not None:
+            _add_task(tasks, missing, "edge_classification", edge, ends)
+            _add_task(tasks, missing, "link_prediction", edge, ends, sure=not _asks(tasks, name))
+        elif edge.splits is not None:
+            _add_task(tasks, missing, "link_prediction", edge, ends)
         elif edge.labels is not None:
             missing.append(f"{name}: labels without a split column")
-    return tasks, missing
+    return tasks, list(dict.fromkeys(missing))
+
+
+def _asks(tasks: Sequence[_Task], of: str) -> bool:
+    return any(task.of == of and task.kind == "edge_classification" for task in tasks)
 
 
 def _add_task(
-    tasks: list[_Task], missing: list[str], kind: str, table: NodeTable | EdgeTable, ends: tuple[str, ...]
+    tasks: list[_Task],
+    missing: list[str],
+    kind: str,
+    table: NodeTable | EdgeTable,
+    ends: tuple[str, ...],
+    *,
+    sure: bool = True,
 ) -> None:
     """One more task, or one more sentence if a split of it is empty."""
     assert table.splits is not None
-    name, splits, classes = table.schema.name, table.splits, ()
-    if table.labels is not None:
+    name, splits, classes, label = table.schema.name, table.splits, (), ""
+    if table.labels is not None and kind != "link_prediction":
+        label = re.sub(r"[^A-Za-z0-9_]+", "_", table.schema.label).strip("_").lower()
         splits = np.where(table.labels >= 0, splits, -1)
         counts = np.bincount(table.labels[splits == 0], minlength=len(table.classes))
         classes = tuple(counts.tolist())
@@ -105,12 +128,11 @@ def _add_task(
     if len(classes) == 1:
         missing.append(f"{name}: its label has one class only")
         return
-    label = re.sub(r"[^A-Za-z0-9_]+", "_", table.schema.label).strip("_").lower()
     wanted = f"{name}_{label}" if label else name
     taken = [task.name for task in tasks]
     free = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
     size = TaskSize(ends, links=kind == "link_prediction")
-    tasks.append(_Task(free, kind, name, int((splits == 0).sum()), classes, size))
+    tasks.append(_Task(free, kind, name, int((splits == 0).sum()), classes, size, sure))
 
 
 def _texts_between(tables: GraphTables) -> int:
@@ -128,7 +150,7 @@ def _head(tables: GraphTables, sizes: Sizes) -> str:
         "# Its epochs are short, so that two CPU cores get through; `lmgnn plan --config THIS_FILE` tells\n"
         "# how long each stage takes. With accelerators raise, in this order: epochs of graph_lm (to 2) and\n"
         "# of the joint stages (to 3 or more), lm_layers to 0 (all), fanout, train_nodes and batch_size.\n"
-        "# Every key, its default and when to change it: pipeline/config.py; the reasons: docs/training.md."
+        "# Every key, its default and when to change it: docs/plan.md; the reasons: docs/training.md."
     )
 
 
@@ -146,6 +168,10 @@ def _model(sizes: Sizes) -> str:
     return "\n".join([*lines, "hidden = 128", "gnn_layers = 2", fanout])
 
 
+def _commented(block: str) -> str:
+    return "\n".join(f"# {line}" for line in block.splitlines())
+
+
 def _task_block(task: _Task) -> str:
     lines = [f"[tasks.{task.name}]", f'kind = "{task.kind}"']
     if task.kind == "node_classification":
@@ -157,7 +183,10 @@ def _task_block(task: _Task) -> str:
     if task.classes and max(task.classes) > _UNEVEN * max(min(task.classes), 1):
         told = f"from {min(task.classes):,} to {max(task.classes):,} training targets a class"
         lines.append(f'# class_weights = "balanced"  # {told}: raises macro_f1, costs accuracy')
-    return "\n".join(lines)
+    if task.sure:
+        return "\n".join(lines)
+    about = "# Its links can be asked for as well: uncomment this and the stage at the end."
+    return _commented("\n".join([about, *lines]))
 
 
 def _text_stages(sizes: Sizes, edges: int) -> list[str]:
@@ -194,17 +223,7 @@ def _task_stages(sizes: Sizes, tasks: Sequence[_Task], *, shared: str) -> list[s
     blocks = []
     for number, task in enumerate(tasks):
         end = f"_{task.name}" if len(tasks) > 1 else ""
-        start = {"start": shared} if number and shared else {}
-        warm = {
-            "task": task.name,
-            **start,
-            "epochs": two_digits(min(40, max(2, _WARM_STEPS * _WARM_BATCH * TRAINERS / task.training))),
-            "batch_size": _WARM_BATCH,
-            "rate": 3e-3,
-            "evals": 5,
-        }
-        about = "# Trains the graph encoder on text embeddings that stay as they are."
-        blocks.append(_stage(f"gnn_warm{end}", "gnn_warm", warm, about))
+        blocks.append(_warm_stage(task, end, shared if number else ""))
         if not shared:
             continue
         tokens = sizes.joint_tokens[task.name] + 3 * BATCH * max(sizes.tokens.values())
@@ -218,6 +237,19 @@ def _task_stages(sizes: Sizes, tasks: Sequence[_Task], *, shared: str) -> list[s
         }
         blocks.append(_stage(f"joint{end}", "joint", joint, "# Trains language model and graph together."))
     return blocks
+
+
+def _warm_stage(task: _Task, end: str, start: str) -> str:
+    warm = {
+        "task": task.name,
+        **({"start": start} if start else {}),
+        "epochs": two_digits(min(40, max(2, _WARM_STEPS * _WARM_BATCH * TRAINERS / task.training))),
+        "batch_size": _WARM_BATCH,
+        "rate": 3e-3,
+        "evals": 5,
+    }
+    about = "# Trains the graph encoder on text embeddings that stay as they are."
+    return _stage(f"gnn_warm{end}", "gnn_warm", warm, about)
 
 
 def _stage(name: str, kind: str, keys: Mapping[str, object], about: str) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from partition.columns import Rows
 from partition.errors import DataError, StoreError, UsageError
+from partition.lines import csv_line, place
 from partition.storage import reading, writing
 from partition.tables import IMPORTERS
 from pipeline.config import ModelPlan, TaskPlan, TrainPlan
@@ -50,8 +51,8 @@ class Ids:
 
     def fail(self, row: int, problem: str) -> NoReturn:
         """Raise DataError for one id."""
-        place = f", row {row} (counting from 0), column {self.column!r}" if self.column else ""
-        raise DataError(f"{self.source}{place}: {problem}", hint="ids are those of the run's own tables")
+        where = f", {place(row, _line(self.source, row))}, column {self.column!r}" if self.column else ""
+        raise DataError(f"{self.source}{where}: {problem}", hint="ids are those of the run's own tables")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Exported:
     """Names of the classes, in the order of the head's outputs; none for links."""
     ends: Mapping[str, tuple[str, str]]
     """Relation of the task -> (source type, destination type)."""
+    columns: Mapping[str, tuple[str, str]]
+    """Relation of the task -> the columns of its table with the ids of source and destination."""
 
     def load(self, head: nn.Module) -> nn.Module:
         """The given head with the exported weights, ready to be asked; StoreError if they do not fit."""
@@ -155,9 +158,14 @@ def open_export(run: Path, task: str = "") -> Exported:
     folder = run / "export" / task_folder(task)
     try:
         told = json.loads((folder / "task.json").read_text())
-        ends = {name: (source, destination) for name, (source, destination) in told["ends"].items()}
+        ends, columns = (
+            {name: (source, destination) for name, (source, destination) in told[key].items()}
+            for key in ("ends", "columns")
+        )
         described = build(TaskPlan, told["plan"], "plan.")
-        return Exported(folder, task, described, plan.model, told["width"], tuple(told["classes"]), ends)
+        return Exported(
+            folder, task, described, plan.model, told["width"], tuple(told["classes"]), ends, columns
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         problem = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise StoreError(
@@ -184,8 +192,17 @@ class _Slice(Rows):
     """Rows of the file before these."""
 
     def fail(self, row: int, column: str, problem: str, *, hint: str = "") -> NoReturn:
-        where = f"{self.files[0][0]}, row {self.first + row} (counting from 0), column {column!r}"
+        name, row = self.files[0][0], self.first + row
+        where = f"{name}, {place(row, _line(name, row))}, column {column!r}"
         raise DataError(f"{where}: {problem}", hint=hint)
+
+
+def _line(path: str, row: int) -> int | None:
+    """The line of a row in a user's CSV table."""
+    if not path.endswith(".csv"):
+        return None
+    with Path(path).open("rb") as stream:
+        return csv_line(stream, row)
 
 
 def table_columns(path: Path) -> list[str]:
@@ -252,11 +269,21 @@ def check_output(path: Path, *suffixes: str) -> None:
         raise UsageError(f"--output {path}: there is no folder {path.parent}", hint="make it first")
 
 
+def rounded(table: pa.Table) -> pa.Table:
+    """Numbers as people read them: float columns as float64 of six significant digits."""
+    for number, column in enumerate(table.columns):
+        if pa.types.is_floating(column.type):
+            values = [None if v is None else float(f"{v:.6g}") for v in column.to_pylist()]
+            table = table.set_column(number, table.column_names[number], pa.array(values, pa.float64()))
+    return table
+
+
 def write_blocks(path: Path, blocks: Iterator[pa.Table]) -> int:
-    """Write tables of one schema, a block or more, to a .parquet or .csv file; returns the rows.
+    """Write tables of one schema, a block or more, to a .parquet or .csv (`rounded`) file; returns the rows.
 
     The file is there whole or not at all: a failure leaves what was there before.
     """
+    blocks = map(rounded, blocks) if path.suffix == ".csv" else blocks
     first, rows = next(blocks), 0
     open_writer: Callable[..., Any] = pq.ParquetWriter if path.suffix == ".parquet" else pa.csv.CSVWriter
     with writing(path), whole_file(path, sync=True) as draft, open_writer(draft, first.schema) as writer:

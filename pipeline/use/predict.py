@@ -1,6 +1,6 @@
 """`lmgnn predict RUN`: what a finished run says about nodes or pairs of nodes that a person names.
 
-Owns the flags, which ids are asked for, and the three kinds of answers. All is computed from exported
+Owns the flags and the three kinds of answers. All is computed from exported
 embeddings and the exported head, on one process. Never reads the graph: known edges are not left out of
 answers. Shape letters: B asked, C classes, N candidates, K best, D width.
 """
@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,19 +21,18 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from partition.errors import DataError, UsageError
-from partition.tables import IMPORTERS
+from partition.errors import UsageError
 from pipeline.classes import ClassHead
 from pipeline.plain import nearest
 from pipeline.tasks import LinkHead
+from pipeline.use.asked import Asked, asked_nodes, asked_pairs
 from pipeline.use.exported import (
     Exported,
     Ids,
     best_device,
     check_output,
     open_export,
-    read_ids,
-    table_columns,
+    rounded,
     write_blocks,
 )
 
@@ -42,17 +40,8 @@ _TARGETS = 256
 """Nodes or edges scored at a time: against 65,536 candidates their scores take 64 MiB."""
 _BEST = 10
 """Destinations of a source without --top."""
-_PAIR_COLUMNS = (("source", "destination"), ("src_id", "dst_id"))
 Columns = Mapping[str, Any]
 """Name -> Arrow or numpy array."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Nodes to classify, sources, or pairs."""
-
-    nodes: Ids
-    destinations: Ids | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -193,11 +182,11 @@ def _answers(exported: Exported, options: argparse.Namespace) -> Iterator[pa.Tab
             raise UsageError("--top and --relation need ids", hint="give --ids or --pairs")
         return exported.blocks("predictions")
     if kind == "node_classification":
-        return classify(exported, _nodes(exported, options), top=options.top)
+        return classify(exported, asked_nodes(exported, options.ids, options.pairs), top=options.top)
     relation = options.relation or task.relations[0]
     if not options.relation and len(task.relations) > 1:
         raise UsageError(f"task {exported.name}: --relation is one of {', '.join(task.relations)}")
-    asked = _pairs(exported, relation, options)
+    asked = asked_pairs(exported, relation, options.ids, options.pairs)
     if kind == "edge_classification":
         return classify(exported, asked, top=options.top)
     if asked.destinations is None:
@@ -207,67 +196,10 @@ def _answers(exported: Exported, options: argparse.Namespace) -> Iterator[pa.Tab
     return score_pairs(exported, relation, asked)
 
 
-def _nodes(exported: Exported, options: argparse.Namespace) -> Asked:
-    name = exported.task.node_type
-    if options.pairs:
-        raise UsageError(f"task {exported.name} classifies {name} nodes, not pairs", hint="give --ids")
-    path = _file(options.ids)
-    if path is None:
-        return Asked(_plain(options.ids))
-    return Asked(read_ids(path, [_column(path, ("id", name))], flag="--ids")[0])
-
-
-def _pairs(exported: Exported, relation: str, options: argparse.Namespace) -> Asked:
-    """Pairs, or for a link task sources alone."""
-    ends, links = exported.ends[relation], exported.task.kind == "link_prediction"
-    if options.pairs:
-        pairs = [next(csv.reader([text])) for text in options.pairs]
-        for text, pair in zip(options.pairs, pairs, strict=True):
-            if len(pair) != 2:
-                raise UsageError(f"--pairs {text}: expected SOURCE,DESTINATION")
-        return Asked(*(Ids(pa.array(i, pa.large_string()), "--pairs") for i in zip(*pairs, strict=True)))
-    path = _file(options.ids)
-    if path is not None:
-        known = table_columns(path)
-        for names in (ends, *_PAIR_COLUMNS):
-            if len({*names} & {*known}) == 2:
-                return Asked(*read_ids(path, names, flag="--ids"))
-    if not links:
-        raise UsageError(
-            f"task {exported.name} classifies edges: it needs pairs of {ends[0]} and {ends[1]} ids",
-            hint="give --pairs SOURCE,DESTINATION … or --ids FILE with the columns source and destination",
-        )
-    if path is None:
-        return Asked(_plain(options.ids))
-    return Asked(read_ids(path, [_column(path, ("source", "src_id", ends[0], "id"))], flag="--ids")[0])
-
-
-def _file(given: Sequence[str]) -> Path | None:
-    """The table that --ids names: one word that ends as a table does."""
-    return Path(given[0]) if len(given) == 1 and given[0].endswith(tuple(IMPORTERS)) else None
-
-
-def _plain(given: Sequence[str]) -> Ids:
-    """Ids as they were typed, or from standard input, one a line."""
-    if list(given) == ["-"]:
-        return Ids(pa.array(sys.stdin.read().splitlines(), pa.large_string()), "standard input")
-    return Ids(pa.array(given, pa.large_string()), "--ids")
-
-
-def _column(path: Path, names: Sequence[str]) -> str:
-    """The column with the ids: the first of some names, or the only one."""
-    known = table_columns(path)
-    found = [name for name in names if name in known] or (known if len(known) == 1 else [])
-    if not found:
-        problem = f"{path} (--ids): none of its columns {', '.join(known)} holds the ids"
-        raise DataError(problem, hint=f"name one {' or '.join(dict.fromkeys(names))}")
-    return found[0]
-
-
 def _show(blocks: Iterator[pa.Table], *, as_json: bool) -> None:
-    """Print rows as CSV, or as one JSON object a line."""
+    """Print rows as CSV, or as one JSON object a line, numbers with six digits."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(map(rounded, blocks)):
         if as_json:
             sys.stdout.writelines(json.dumps(row) + "\n" for row in block.to_pylist())
             continue

@@ -178,6 +178,7 @@ def test_a_broken_graph_is_refused_before_anything_is_written(
 
 
 CONFIG = json.dumps({"max_position_embeddings": 40})
+ROBERTA = json.dumps({"max_position_embeddings": 42, "model_type": "roberta", "pad_token_id": 1})
 SHARDS = json.dumps({"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}})
 MODELS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "no weights": ({"config.json": CONFIG}, ("holds no weights", "model.safetensors")),
@@ -185,6 +186,7 @@ MODELS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "missing shard": ({"config.json": CONFIG, "model.safetensors.index.json": SHARDS}, ("not whole", "1-of")),
     "empty weights": ({"config.json": CONFIG, "pytorch_model.bin": ""}, ("not whole", "is empty")),
     "few positions": ({"config.json": CONFIG}, ("max_length = 41", "40 positions", "model.max_length to 40")),
+    "kept positions": ({"config.json": ROBERTA}, ("max_length = 41", "40 positions", "max_length to 40")),
     "broken config": ({"config.json": "{"}, ("config.json",)),
     "no tokenizer": ({}, ("holds no tokenizer",)),
 }  # fmt: skip
@@ -199,7 +201,7 @@ def test_a_model_folder_that_cannot_serve_is_refused_by_the_partitioner(
     (tmp_path / "lm").mkdir()
     for name, text in files.items():
         (tmp_path / "lm" / name).write_text(text)
-    length = "41" if case == "few positions" else "40"
+    length = "41" if case in ("few positions", "kept positions") else "40"
     store, flags = tmp_path / "store", ["--tokenizer", str(tmp_path / "lm"), "--max-length", length]
     assert partition(["build", str(tmp_path / "graph"), "--store", str(store), *flags]) == 2
     line = error_line(capfd.readouterr().err)
@@ -225,10 +227,14 @@ PLANS = {
     "TOML syntax": ("[graph]", "[graph", ("line 3",)),
     "TOML table twice": ("[tasks.t]", "[graph]\n[tasks.t]", ("graph", "twice")),
     "unknown key": ("relations", "relation", ("tasks.t.relation: unknown key", "mean 'relations'?")),
-    "unknown task kind": ("relations", 'kind = "link"\nrelations', ("kind = 'link'", "link_prediction or")),
+    "unknown task kind": (
+        "relations",
+        'kind = "link"\nrelations',
+        ("tasks.t.kind = 'link'", "link_prediction or"),
+    ),
     "unknown stage kind": ('"joint"', '"jiont"', ("stages.s.kind = 'jiont'", "gnn_warm, joint")),
     "unknown task": ('task = "t"', 'task = "tt"', ("stages.s.task = 'tt'", "did you mean 't'?")),
-    "task's relation twice": ('["cites"]', '["cites", "cites"]', ("task.relations", "once")),
+    "task's relation twice": ('["cites"]', '["cites", "cites"]', ("tasks.t.relations", "once")),
     "graph's relation twice": ('"graph"', '"graph"\nrelations = ["a", "a"]', ("graph.relations", "once")),
     "not a number": ('task = "t"', 'task = "t"\nrate = nan', ("stages[0].rate = nan", "finite")),
 }
@@ -312,9 +318,15 @@ def test_a_plan_that_does_not_fit_its_graph_is_refused_before_a_trainer_starts(
         assert word in str(outcome["message"])
 
 
+def tokenizer_alone(folder: Path) -> None:
+    (folder.parent / "lm").mkdir()
+    (folder.parent / "lm" / "vocab.txt").write_text("[PAD]\n")
+
+
 STEPS: dict[str, tuple[Break, str, int, str]] = {
     "data": (cell("paper", "id", 3, None), "", 3, "paper.parquet, row 3"),
     "model folder": (lambda _: None, "model.lm=/no/such/model", 2, "/no/such/model"),
+    "tokenizer alone": (tokenizer_alone, "model.lm=FOLDER/lm", 2, "holds no model (config.json is missing)"),
     "hub name": (lambda _: None, "model.lm=nobody/no-such-model", 13, "nobody/no-such-model"),
 }
 
@@ -326,7 +338,9 @@ def test_what_the_partitioner_refuses_becomes_the_exit_code_of_the_run(
     write_graph(tmp_path / "graph", TABLES)
     change(tmp_path / "graph")
     plan = PLAN.replace("STORE", str(tmp_path / "store"))
-    done, outcome = run_job(tmp_path, plan, *(["--set", override] if override else []))
+    done, outcome = run_job(
+        tmp_path, plan, *(["--set", override.replace("FOLDER", str(tmp_path))] if override else [])
+    )
     assert (done.returncode, outcome["exit_code"]) == (code, code)
     assert word in error_line(done.stderr)
     assert word in str(outcome["message"])

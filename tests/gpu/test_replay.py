@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from replay_batches import MANIFEST, STAGES, make_batch
+from replay_batches import CLASS_STAGES, CLASS_TASKS, MANIFEST, STAGES, make_batch, make_class_batch
 from toy import plan_of, write_lm
 
 from pipeline.batch import Batch
@@ -36,15 +36,27 @@ def run(
     return float(loss), gradients
 
 
-@pytest.mark.parametrize("kind", ["mlm", "graph_lm", "gnn_warm", "joint"])
-def test_a_replayed_batch_gives_the_cpus_loss_and_gradients(
-    plan: TrainPlan, tmp_path: Path, kind: str
-) -> None:
-    stage = next(s for s in plan.stages if s.kind == kind)
-    make_batch(kind).save(tmp_path / "batch.safetensors")
-    loss, gradients = run(plan, stage, tmp_path / "batch.safetensors", torch.device("cpu"))
-    other, others = run(plan, stage, tmp_path / "batch.safetensors", ACCELERATOR)
+def same_on_both(plan: TrainPlan, stage: StagePlan, path: Path) -> None:
+    loss, gradients = run(plan, stage, path, torch.device("cpu"))
+    other, others = run(plan, stage, path, ACCELERATOR)
     assert other == pytest.approx(loss, rel=1e-4)
     assert others.keys() == gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["mlm", "graph_lm", "gnn_warm", "joint"])
+def test_a_replayed_batch_gives_the_cpus_loss_and_gradients(
+    plan: TrainPlan, tmp_path: Path, kind: str
+) -> None:
+    make_batch(kind).save(tmp_path / "batch.safetensors")
+    stage = next(s for s in plan.stages if s.kind == kind)
+    same_on_both(plan, stage, tmp_path / "batch.safetensors")
+
+
+@pytest.mark.parametrize("task", CLASS_TASKS)
+def test_a_replayed_batch_with_classes_gives_the_cpus_loss_and_gradients(tmp_path: Path, task: str) -> None:
+    plan = plan_of(tmp_path, write_lm(tmp_path / "lm"), tasks=CLASS_TASKS, stages=CLASS_STAGES)
+    make_class_batch(task).save(tmp_path / "batch.safetensors")
+    stage = next(s for s in plan.stages if s.task == task)
+    same_on_both(plan, stage, tmp_path / "batch.safetensors")

@@ -46,6 +46,14 @@ def loaded(guess: GraphGuess, folder: Path) -> GraphTables:
     return load_tables(schema, table_files(schema, InputFolder(str(folder))))
 
 
+def split(folder: Path, text: str, shares: str = "80,10,10") -> GraphTables:
+    """What a build reads from a graph.toml after its tables were given a split."""
+    inputs = InputFolder(str(folder))
+    edited, _ = with_splits(text, inputs, parse_shares(shares), where="graph.toml")
+    schema = parse_schema(edited, where="graph.toml")
+    return load_tables(schema, table_files(schema, inputs))
+
+
 def write_papers(folder: Path, *, count: int = 60) -> None:
     rows = [
         (f"p{i}", f"a paper on graphs and number {i}", "abc"[i % 3], SPLIT[i % 5], i / count)
@@ -182,6 +190,32 @@ def test_files_that_are_no_tables_are_named_with_the_reason(
     assert table(guess, "cites").sure
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["id", "predicted", "probability"],
+        ["id", "rank", "predicted", "probability"],
+        ["source", "destination", "predicted", "probability", "label", "split"],
+        ["source", "rank", "destination", "relation", "score"],
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_answers_of_predict_in_the_folder_are_no_tables(
+    tmp_path: Path, header: list[str], suffix: str
+) -> None:
+    write_papers(tmp_path)
+    write_csv(tmp_path / "out.csv", header, [[f"p{i}"] * len(header) for i in range(60)])
+    if suffix == "parquet":
+        pq.write_table(pyarrow.csv.read_csv(tmp_path / "out.csv"), tmp_path / "out.parquet")
+        (tmp_path / "out.csv").unlink()
+    guess = guessed(tmp_path)
+    assert [table.name for table in guess.tables] == ["papers", "cites"]
+    (told,) = guess.left_out
+    assert told.startswith(
+        f"out.{suffix}: not read, since its columns are those of an answer of lmgnn predict"
+    )
+
+
 def test_names_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
     odd = 'the "id"\\ of\tit'
     write_csv(tmp_path / "a b.csv", [odd, "x"], [(f"n{i}", i % 2) for i in range(20)])
@@ -208,8 +242,7 @@ def test_a_drawn_split_goes_into_a_copy_and_leaves_the_table_alone(tmp_path: Pat
         pq.write_table(columns, file)
     write_csv(tmp_path / "link.csv", ["src", "dst"], [(f"{i:03d}", f"{i // 2:03d}") for i in range(300)])
     before = file.read_bytes()
-    guess = with_splits(guessed(tmp_path), InputFolder(str(tmp_path)), parse_shares("50,25,25"))
-    tables = loaded(guess, tmp_path)
+    tables = split(tmp_path, graph_toml(guessed(tmp_path)), "50,25,25")
     things = tables.nodes["thing"]
     assert file.read_bytes() == before
     assert things.ids.to_pylist() == columns["id"].to_pylist()
@@ -223,10 +256,94 @@ def test_without_labels_the_relation_gets_the_split_and_both_directions_share_it
     write_csv(tmp_path / "node.csv", ["id"], [(i,) for i in range(100)])
     pairs = [(i, (i * 7 + 3) % 100) for i in range(100)]
     write_csv(tmp_path / "link.csv", ["src", "dst"], [*pairs, *((b, a) for a, b in pairs)])
-    guess = with_splits(guessed(tmp_path), InputFolder(str(tmp_path)), parse_shares("8,1,1"))
-    splits = loaded(guess, tmp_path).edges["link"].splits
+    splits = split(tmp_path, graph_toml(guessed(tmp_path)), "8,1,1").edges["link"].splits
     assert splits is not None
     assert (splits[:100] == splits[100:]).all()
+
+
+def write_topics(folder: Path, *, cites_split: bool = False, **columns: Sequence[str]) -> None:
+    """Papers with a column of four topics that nobody called a label, other columns, and citations."""
+    rows = [
+        (
+            f"p{i}",
+            f"a paper on graphs and number {i}",
+            "wxyz"[i % 4],
+            *(c[i % len(c)] for c in columns.values()),
+        )
+        for i in range(120)
+    ]
+    write_csv(folder / "papers.csv", ["id", "abstract", "topic", *columns], rows)
+    cites = [(f"p{i}", f"p{(i * 7 + 1) % 120}", *([SPLIT[i % 5]] if cites_split else [])) for i in range(120)]
+    write_csv(folder / "cites.csv", ["from", "to", *(["split"] if cites_split else [])], cites)
+
+
+def test_a_split_switches_the_only_likely_label_on_and_keeps_the_link_task(tmp_path: Path) -> None:
+    write_topics(tmp_path)
+    text = graph_toml(guessed(tmp_path))
+    assert '# label = "topic"' in text
+    tables = split(tmp_path, text)
+    assert tables.nodes["papers"].classes == tuple("wxyz")
+    assert tables.nodes["papers"].splits is not None
+    assert tables.edges["cites"].splits is not None
+
+
+def test_of_two_likely_labels_none_is_taken(tmp_path: Path) -> None:
+    write_topics(tmp_path, language=["en", "de"])
+    tables = split(tmp_path, graph_toml(guessed(tmp_path)))
+    assert tables.nodes["papers"].labels is None
+    assert tables.edges["cites"].splits is not None
+
+
+def test_where_some_tables_have_a_split_the_others_get_one_and_these_stay(tmp_path: Path) -> None:
+    write_topics(tmp_path, cites_split=True)
+    text = graph_toml(guessed(tmp_path))
+    tables = split(tmp_path, text)
+    assert tables.nodes["papers"].splits is not None
+    assert tables.edges["cites"].schema.path == ("cites.csv",)
+    assert Counter(tables.edges["cites"].splits) == {0: 72, 1: 24, 2: 24}
+    inputs, shares = InputFolder(str(tmp_path)), parse_shares("80,10,10")
+    edited, _ = with_splits(text, inputs, shares, where="graph.toml")
+    with pytest.raises(UsageError, match="no table needs one"):
+        with_splits(edited, inputs, shares, where="graph.toml")
+
+
+def test_a_graph_toml_of_the_users_own_keeps_all_but_what_the_split_changes(tmp_path: Path) -> None:
+    write_topics(tmp_path)
+    mine = """name = "mine"
+# my papers
+[nodes.work]
+path = [  # one
+  "papers.csv",
+]
+text = "abstract"
+label = "topic"  # chosen by me
+
+[edges.points_to]
+path = "cites.csv"
+source = "work"
+destination = "work"
+source_id = "from"
+destination_id = "to"
+"""
+    inputs = InputFolder(str(tmp_path))
+    edited, drawn = with_splits(mine, inputs, parse_shares("80,10,10"), where="graph.toml")
+    assert [(table.name, table.path) for table in drawn] == [("work", "with_split/work.csv")]
+    assert '# my papers\n[nodes.work]\npath = "with_split/work.csv"' in edited
+    assert 'label = "topic"  # chosen by me\nsplit = "split"' in edited
+    assert edited.endswith(mine[mine.index("\n[edges.points_to]") :])
+
+
+def test_a_table_that_cannot_be_changed_by_lines_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    write_topics(tmp_path)
+    text = (
+        'nodes.papers = { path = "papers.csv", text = "abstract", label = "topic" }\n[edges.cites]\n'
+        'path = "cites.csv"\nsource = "papers"\ndestination = "papers"\nsource_id = "from"\n'
+        'destination_id = "to"\n'
+    )
+    with pytest.raises(UsageError, match="cannot be changed from here") as refused:
+        split(tmp_path, text)
+    assert 'split = "split"' in refused.value.hint
+    assert not (tmp_path / "with_split").exists()
 
 
 def test_a_row_keeps_its_split_when_others_come() -> None:

@@ -106,8 +106,8 @@ def _run_folder(library: Library, folder: Path, *, hosts: int) -> Path:
     return folder
 
 
-def _asked(run_folder: Path, split: int) -> list[tuple[str, list[str]]]:
-    """(source, [true tail, candidates…]) of a split, by original ids."""
+def _asked(library: Library, run_folder: Path, split: int) -> list[tuple[str, list[str]]]:
+    """(source, [true tail, candidates that are no edge…]) of a split, by original ids."""
     folder = Path(json.loads((run_folder / "launch.json").read_text())["partition"])
     manifest = PartitionManifest.load(folder)
     ids = [i for h in range(manifest.hosts) for i in read_ids(folder, h, "book").to_pylist()]
@@ -118,7 +118,9 @@ def _asked(run_folder: Path, split: int) -> list[tuple[str, list[str]]]:
             if s == split:
                 one = (torch.tensor([source]), torch.tensor([tail]))
                 drawn = eval_candidates(SEED, "cites", ("train", "valid", "test")[split], *one, K, len(ids))
-                asked.append((ids[source], [ids[i] for i in [tail, *drawn[0].tolist()]]))
+                head, others = ids[source], [ids[i] for i in drawn[0].tolist()]
+                free = [o for o in others if o != head and (head, o) not in library.split]
+                asked.append((head, [ids[tail], *free]))
     return asked
 
 
@@ -164,7 +166,10 @@ def test_baselines_equal_brute_force(library: Library, tmp_path: Path, hosts: in
 
     tables["tfidf_neighbours"] = mixed(found["tfidf_neighbours"].choice["share of the neighbours"])
     for name in ("popularity", "tfidf", "tfidf_neighbours"):
-        valid, test = _brute_mrr(_asked(folder, 1), tables[name]), _brute_mrr(_asked(folder, 2), tables[name])
+        valid, test = (
+            _brute_mrr(_asked(library, folder, 1), tables[name]),
+            _brute_mrr(_asked(library, folder, 2), tables[name]),
+        )
         assert found[name].valid["mrr"] == pytest.approx(valid, abs=1e-9)
         assert found[name].test["mrr"] == pytest.approx(test, abs=1e-9)
 
@@ -172,7 +177,7 @@ def test_baselines_equal_brute_force(library: Library, tmp_path: Path, hosts: in
 def test_the_weight_is_the_best_on_validation(library: Library, tmp_path: Path) -> None:
     folder = _run_folder(library, tmp_path, hosts=1)
     found = run(folder)["cite"]
-    asked, tables = _asked(folder, 1), _score_tables(library)
+    asked, tables = _asked(library, folder, 1), _score_tables(library)
     for weight in (0.0, 0.2, 0.5, 0.8, 1.0):
         mixed = {
             p: (1 - weight) * tables["tfidf"][p] + weight * tables["neighbours"][p] for p in tables["tfidf"]
@@ -185,7 +190,7 @@ def test_scores_equal_the_dense_formula(library: Library) -> None:
     edges = [(number[a], number[b]) for (a, b), s in library.split.items() if s in ("train", "message")]
     features = Features([library.text[b] for b in library.books], {"cites": Edges(*np.array(edges).T)})
     source, tails = np.arange(40), np.tile(np.arange(40), (40, 1))
-    found = Asked(features, Question(source, tails, np.arange(40)))
+    found = Asked(features, Question(source, tails, tails[:, 1:] >= 0, np.arange(40)))
     tables = _score_tables(library)
     for name in ("tfidf", "neighbours"):
         expected = [[tables[name][a, b] for b in library.books] for a in library.books]
@@ -210,7 +215,7 @@ def test_hits_count_ranks(library: Library, tmp_path: Path) -> None:
     folder = _run_folder(library, tmp_path, hosts=1)
     figures = run(folder)["cite"]["tfidf"].test
     score, ranks = _score_tables(library)["tfidf"], []
-    for source, (true, *others) in _asked(folder, 2):
+    for source, (true, *others) in _asked(library, folder, 2):
         values = [score[source, other] - score[source, true] for other in others]
         ranks.append(1 + sum(v > 1e-6 for v in values) + sum(abs(v) <= 1e-6 for v in values) / 2)
     for k in (1, 3, 10):
@@ -218,8 +223,13 @@ def test_hits_count_ranks(library: Library, tmp_path: Path) -> None:
 
 
 def test_ties_count_half() -> None:
-    ranks = reciprocal_ranks(np.array([[1.0, 2, 1, 1, 0], [5, 1, 2, 3, 4], [0, 0, 0, 0, 0]]))
-    assert ranks.tolist() == [1 / 3, 1.0, 1 / 3]
+    scores = np.array([[1.0, 2, 1, 1, 0], [5, 1, 2, 3, 4], [0, 0, 0, 0, 0]])
+    assert reciprocal_ranks(scores, np.ones((3, 4), bool)).tolist() == [1 / 3, 1.0, 1 / 3]
+
+
+def test_candidates_that_do_not_count_are_not_above() -> None:
+    counts = np.array([[False, True, True, True]])
+    assert reciprocal_ranks(np.array([[1.0, 2, 1, 1, 0]]), counts).tolist() == [1 / 2]
 
 
 def test_metrics_keep_what_else_they_hold(library: Library, tmp_path: Path) -> None:
@@ -269,8 +279,9 @@ def test_tables_that_changed_after_the_partition_are_noticed(tmp_path: Path) -> 
 
 def test_nodes_without_texts_tie() -> None:
     features = Features(["", "", ""], {"cites": Edges(np.array([0]), np.array([1]))})
-    found = Asked(features, Question(np.array([0]), np.array([[1, 2, 2]]), np.zeros(3, np.int64)))
-    assert reciprocal_ranks(found.tfidf).tolist() == [0.5]
+    counts = np.ones((1, 2), bool)
+    found = Asked(features, Question(np.array([0]), np.array([[1, 2, 2]]), counts, np.zeros(3, np.int64)))
+    assert reciprocal_ranks(found.tfidf, counts).tolist() == [0.5]
 
 
 def test_candidates_depend_on_the_edge_alone() -> None:

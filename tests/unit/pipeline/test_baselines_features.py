@@ -23,7 +23,9 @@ def test_spectral_rows_are_those_of_the_scaled_adjacency() -> None:
     expected = np.linalg.svd(scaled)
     best = expected.U[:, :4] * expected.S[:4]
     np.testing.assert_allclose(rows @ rows.T, best @ best.T, atol=1e-5)
-    asked = row_scores(rows, Question(np.array([0, 2]), np.array([[1, 3], [0, 4]]), np.zeros(5)))
+    asked = row_scores(
+        rows, Question(np.array([0, 2]), np.array([[1, 3], [0, 4]]), np.ones((2, 1), bool), np.zeros(5))
+    )
     np.testing.assert_allclose(asked, (best @ best.T)[[[0], [2]], [[1, 3], [0, 4]]], atol=1e-5)
 
 

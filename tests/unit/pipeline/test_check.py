@@ -20,6 +20,7 @@ from partition.tables import load_tables, table_files
 from pipeline.start.check import main
 from pipeline.start.facts import as_manifest
 from pipeline.start.init import read_schema
+from pipeline.targets import read_texts
 
 GRAPH = """
 [nodes.paper]
@@ -112,6 +113,19 @@ def test_a_plan_tells_what_each_task_and_stage_uses(folder: Path, capsys: pytest
     assert (stage["name"], stage["train"], stage["steps"]) == ("warm", 2, 2)
 
 
+def test_few_nodes_to_draw_candidates_from_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = pa.table(
+        {"id": list(range(50)), "text": ["a"] * 50, "label": ["a"] * 50, "split": ["train"] * 50}
+    )
+    pq.write_table(tables, folder / "paper.parquet")
+    plan = folder / "plan.toml"
+    for negatives, said in ((6, True), (5, False)):
+        task = f'[tasks.label]\nrelations = ["cites"]\neval_negatives = {negatives}\n'
+        plan.write_text(re.sub(r"(?s)\[tasks\.label\].*?(?=\[\[)", task, PLAN))
+        warnings = answer(capsys, plan)["graph"]["warnings"]
+        assert any("drawn from 50 paper nodes: lower eval_negatives to 5" in w for w in warnings) is said
+
+
 def test_a_plan_that_asks_for_what_is_not_there_is_a_usage_error(folder: Path) -> None:
     plan = folder / "plan.toml"
     plan.write_text(PLAN.replace('"paper"', '"papers"'))
@@ -146,6 +160,20 @@ def test_types_and_relations_are_those_of_a_real_partition(tmp_path: Path) -> No
     assert facts == [
         (t.name, t.count, t.text, t.feature_width, t.classes, t.targets) for t in real.node_types
     ]
+
+
+def test_texts_and_edges_that_stages_hold_out_are_not_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph, lm = write_graph(tmp_path / "graph"), write_lm(tmp_path / "lm")
+    folder = build_partition(graph, lm, tmp_path / "store", hosts=2, trainers=2)
+    real = PartitionManifest.load(folder)
+    (tmp_path / "plan.toml").write_text(
+        PLAN.replace('path = "."', 'path = "graph"') + '[[stages]]\nname = "mlm"\nkind = "mlm"\n'
+    )
+    _, _, mlm = answer(capsys, tmp_path / "plan.toml")["plan"]
+    parts = [len(read_texts(real, part=part, split="train")) for part in range(4)]
+    assert mlm["train"] == sum(parts) < 240
 
 
 def test_a_plan_s_graph_is_looked_for_in_the_checkout_too(

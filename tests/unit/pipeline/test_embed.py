@@ -29,7 +29,7 @@ def write_run(folder: Path, *, pooling: str = "mean", names: tuple[str, ...] = (
         write_lm(export / "lm" / name)
     (folder / "plan.json").write_text(plan.to_json())
     (folder / "metrics.json").write_text('{"tasks": {"cites": {"test": 0.5}}}')
-    told = {"plan": asdict(plan.tasks["cites"]), "width": WIDTH, "classes": [], "ends": {}}
+    told = {"plan": asdict(plan.tasks["cites"]), "width": WIDTH, "classes": [], "ends": {}, "columns": {}}
     (export / "task.json").write_text(json.dumps(told))
     for part in range(2):
         values = pa.FixedSizeListArray.from_arrays(pa.array([float(part)] * 2 * WIDTH, pa.float32()), WIDTH)
@@ -104,7 +104,9 @@ def test_a_bad_row_late_in_a_table_is_named_and_leaves_no_file(run, tmp_path, mo
     (tmp_path / "t.csv").write_text("title,key\na,1\nb,2\nc,3\nd,\n")
     arguments = ["--texts", str(tmp_path / "t.csv"), "--column", "title", "--id", "key"]
     assert main(["embed", str(run), *arguments, "--output", str(tmp_path / "out.parquet")]) == 3
-    assert "t.csv, row 3 (counting from 0), column 'key': the id is missing" in capsys.readouterr().err
+    assert (
+        "t.csv, row 3 (counting from 0), line 5, column 'key': the id is missing" in capsys.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
@@ -128,7 +130,11 @@ def test_each_node_type_may_have_a_language_model_of_its_own(tmp_path, capsys):
     ("arguments", "code", "told"),
     [
         ("--texts FOLDER/t.csv --column titel", 3, "t.csv: no column 'titel'; did you mean 'title'"),
-        ("--texts FOLDER/t.csv --column title --id key", 3, "t.csv, row 1 (counting from 0), column 'key'"),
+        (
+            "--texts FOLDER/t.csv --column title --id key",
+            3,
+            "t.csv, row 1 (counting from 0), line 3, column 'key'",
+        ),
         (
             "--texts FOLDER/n.parquet --column year",
             3,

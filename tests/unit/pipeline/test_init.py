@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,6 +65,21 @@ def test_every_label_and_split_becomes_a_task_with_its_stages(tmp_path: Path) ->
     assert check.main([str(folder / "plan.toml")]) == 0
 
 
+def test_links_of_a_relation_with_labels_are_a_comment_that_makes_a_plan(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "papers")
+    init.main([str(folder)])
+    text = (folder / "plan.toml").read_text()
+    start = text.index("# [tasks.writes]")
+    ideas = (text[start : text.index("\n\n", start)], text[text.rindex("\n# [[stages]]") :])
+    for idea in ideas:
+        text = text.replace(idea, re.sub(r"(?m)^# ", "", idea))
+    (folder / "plan.toml").write_text(text)
+    plan = load_plan(folder / "plan.toml")
+    assert (plan.tasks["writes"].kind, plan.tasks["writes"].relations) == ("link_prediction", ("writes",))
+    assert (plan.stages[-1].task, plan.stages[-1].start) == ("writes", "graph_lm")
+    assert check.main([str(folder / "plan.toml")]) == 0
+
+
 def test_what_is_there_is_overwritten_with_force_only(tmp_path: Path) -> None:
     folder = write_tables(tmp_path)
     init.main([str(folder)])
@@ -92,10 +108,22 @@ def test_without_a_split_there_is_no_plan_but_the_command_that_draws_one(
     folder = write_tables(tmp_path, split=False)
     assert init.main([str(folder)]) == 0
     assert not (folder / "plan.toml").exists()
-    assert f"lmgnn init {folder} --split 80,10,10 --force" in capsys.readouterr().out
-    assert init.main([str(folder), "--split", "60,20,20", "--force"]) == 0
+    assert f"lmgnn init {folder} --split 80,10,10 " in capsys.readouterr().out
+    assert init.main([str(folder), "--split", "60,20,20"]) == 0
     assert set(load_plan(folder / "plan.toml").tasks) == {"paper_label", "writes_label"}
     assert sorted(os.listdir(folder / "with_split")) == ["paper.parquet", "writes.parquet"]
+
+
+def test_a_split_keeps_an_edited_graph_toml_also_with_force(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder)])
+    text = (folder / "graph.toml").read_text()
+    (folder / "graph.toml").write_text(text.replace("[edges.writes]", "[edges.wrote]"))
+    (folder / "plan.toml").write_text("old")
+    with pytest.raises(UsageError, match=r"plan\.toml is there already"):
+        init.main([str(folder), "--split", "80,10,10"])
+    assert init.main([str(folder), "--split", "80,10,10", "--force"]) == 0
+    assert set(load_plan(folder / "plan.toml").tasks) == {"paper_label", "wrote_label"}
 
 
 def test_tables_without_a_clear_relation_end_in_a_data_error_after_the_ideas_are_written(

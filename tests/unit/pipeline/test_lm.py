@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from partition.errors import StoreError, UsageError
-from partition.tokens import resolve_model
+from partition.tokens import PADDED_POSITIONS, check_model, resolve_model
 from pipeline.batch import Ragged
 from pipeline.config import DEFAULT_LM, ModelPlan
 from pipeline.lm import TextEncoder, TextEncoders
+from pipeline.lm_files import check_positions
 from pipeline.lm_work import LMWork
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(95))]
@@ -298,6 +300,23 @@ def test_texts_longer_than_the_positions_are_an_error(folders, family, positions
     TextEncoder.from_plan(plan(folders[family], max_length=positions))
     with pytest.raises(UsageError, match=f"has {positions} positions"):
         TextEncoder.from_plan(plan(folders[family], max_length=positions + 1))
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "mpnet", "xlm-roberta", "camembert", "roberta"])
+def test_the_partitioner_knows_the_positions_that_a_model_keeps(tmp_path, kind):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.AutoConfig.for_model(
+        kind, **small, max_position_embeddings=40, vocab_size=50, pad_token_id=1
+    )
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    base = transformers.AutoModel.from_pretrained(tmp_path)
+    for length, fits in ((38, True), (40, kind not in PADDED_POSITIONS), (41, False)):
+        for check in (
+            lambda n: check_model(tmp_path, name=str(tmp_path), max_length=n),
+            lambda n: check_positions(base, plan(tmp_path, max_length=n)),
+        ):
+            with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="positions"):
+                check(length)
 
 
 def test_a_text_of_all_positions_runs(folders):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from replay_batches import MANIFEST, STAGES, make_batch
+from replay_batches import CLASS_STAGES, CLASS_TASKS, MANIFEST, STAGES, make_batch, make_class_batch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from toy import plan_of, write_lm
@@ -192,3 +192,27 @@ def test_nodes_of_a_bare_type_start_alike(plan: TrainPlan) -> None:
     encoder = LMGNN(bare, MANIFEST).encoder("cites")
     rows = encoder.inputs(Batch({"author": torch.arange(3)}), {})["author"]
     torch.testing.assert_close(rows, encoder.bare["of author"].expand(3, -1))
+
+
+@pytest.mark.parametrize("task", CLASS_TASKS)
+def test_a_saved_batch_of_classes_gives_the_cross_entropy_of_its_targets(tmp_path: Path, task: str) -> None:
+    plan = plan_of(tmp_path, write_lm(tmp_path / "lm"), tasks=CLASS_TASKS, stages=CLASS_STAGES)
+    torch.manual_seed(0)
+    model = LMGNN(plan, MANIFEST)
+    made = make_class_batch(task)
+    made.save(tmp_path / "batch.safetensors")
+    stage = next(s for s in plan.stages if s.task == task)
+    loss, count = model(Batch.load(tmp_path / "batch.safetensors"), stage)
+    h = model.encoder(task)(made, {"paper": plain_texts(plan, made)})["paper"]
+    weights = dict(model.head(task).named_parameters())
+    [targets] = made.classes.values()
+    if task == "topic":
+        logits = h[targets.head] @ weights["decode.weight"].T + weights["decode.bias"]
+    else:
+        u, v = h[targets.head], h[targets.tail]
+        hidden = torch.cat([u, v, u * v], dim=1) @ weights["decode.0.weight"].T + weights["decode.0.bias"]
+        logits = hidden.relu() @ weights["decode.2.weight"].T + weights["decode.2.bias"]
+    assert int(count) == len(targets.label)
+    assert float(loss) == pytest.approx(
+        float(cross_entropy(logits, targets.label, reduction="sum")), rel=1e-4
+    )

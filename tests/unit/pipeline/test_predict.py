@@ -30,6 +30,8 @@ TASKS = {
     "links": {"relations": ["cites", "writes"], "scorer": "distmult"},
 }
 ENDS = {"cites": ("paper", "paper"), "writes": ("author", "paper")}
+COLUMNS = {"cites": ("citing work", "cited work"), "writes": ("src_id", "dst_id")}
+"""As graph.toml named them."""
 NAMES = {"paper": [f"paper-{i}" for i in range(PAPERS)], "author": [str(i) for i in range(AUTHORS)]}
 PREDICTED = {"id": ["paper-0"], "predicted": ["art"], "probability": [0.5], "label": [None], "split": [None]}
 
@@ -58,8 +60,8 @@ def write_export(run: Path, plan: TrainPlan, task: str, vectors: dict[str, np.nd
     save_tensors(folder / "head.safetensors", head_of(plan, task).state_dict())
     classes = CLASSES if of.kind != "link_prediction" else ()
     told = {"task": task, "plan": asdict(of), "width": WIDTH, "classes": classes}
-    ends = {name: ENDS[name] for name in of.relations}
-    (folder / "task.json").write_text(json.dumps({**told, "ends": ends}))
+    ends, columns = ({name: table[name] for name in of.relations} for table in (ENDS, COLUMNS))
+    (folder / "task.json").write_text(json.dumps({**told, "ends": ends, "columns": columns}))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,15 @@ def test_top_gives_the_best_classes_in_order(run, plan, vectors, tmp_path):
     assert found["probability"] == pytest.approx(sorted(expected, reverse=True), abs=1e-6)
 
 
-@pytest.mark.parametrize("columns", [("src_id", "dst_id"), ("source", "destination")])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ("src_id", "dst_id"),
+        ("source", "destination"),
+        ("source_id", "destination_id"),
+        ("citing work", "cited work"),
+    ],
+)
 def test_edges_get_the_class_of_both_ends(run, plan, vectors, tmp_path, columns):
     pairs = [("paper-1", "paper-250"), ("paper-250", "paper-1")]
     given = pa.table(dict(zip(columns, map(list, zip(*pairs, strict=True)), strict=True)))
@@ -197,9 +207,20 @@ def test_what_is_printed_is_the_csv_that_is_written(run, tmp_path, capsys):
     assert main(arguments) == 0
     printed = pyarrow.csv.read_csv(io.BytesIO(capsys.readouterr().out.encode()))
     assert main([*arguments, "--output", str(tmp_path / "a.csv")]) == 0
-    written = pyarrow.csv.read_csv(tmp_path / "a.csv")
-    assert written.drop(["probability"]) == printed.drop(["probability"])
-    assert written["probability"].to_pylist() == pytest.approx(printed["probability"].to_pylist())
+    assert pyarrow.csv.read_csv(tmp_path / "a.csv") == printed
+
+
+def test_numbers_have_six_digits_for_people_and_all_in_parquet(run, tmp_path, capsys):
+    arguments = ["--task", "links", "--relation", "cites", "--ids", "paper-5", "--top", "50"]
+    whole = predict(run, tmp_path / "a.parquet", *arguments)["score"]
+    assert pq.read_schema(tmp_path / "a.parquet").field("score").type == pa.float32()
+    capsys.readouterr()
+    assert main(["predict", str(run), *arguments]) == 0
+    printed = [line.split(",")[-1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert printed == [repr(float(f"{score:.6g}")) for score in whole]
+    assert main(["predict", str(run), *arguments, "--json"]) == 0
+    told = [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()]
+    assert told == [float(text) for text in printed]
 
 
 def test_a_failure_leaves_the_old_result_and_nothing_else(run, tmp_path):
@@ -215,16 +236,24 @@ def test_a_failure_leaves_the_old_result_and_nothing_else(run, tmp_path):
         ("--task topics", 2, "did you mean 'topic'"),
         ("", 2, "--task is one of topic, tone, links"),
         ("--task topic --ids paper-1 nobody", 3, "--ids: no paper node has the id 'nobody'"),
-        ("--task topic --ids FOLDER/ids.csv", 3, "ids.csv, row 1 (counting from 0), column 'id': no paper"),
+        (
+            "--task topic --ids FOLDER/ids.csv",
+            3,
+            "ids.csv, row 1 (counting from 0), line 3, column 'id': no paper",
+        ),
         (
             "--task topic --ids FOLDER/hole.csv",
             3,
-            "hole.csv, row 1 (counting from 0), column 'id': the id is",
+            "hole.csv, row 1 (counting from 0), line 3, column 'id': the id is",
         ),
         ("--task topic --ids FOLDER/two.csv", 3, "two.csv (--ids): none of its columns a, b"),
         ("--task topic --ids FOLDER/gone.csv", 3, "gone.csv: no such file"),
         ("--task topic --ids FOLDER/torn.parquet", 3, "torn.parquet: not readable as a table"),
-        ("--task topic --ids FOLDER/latin.csv", 3, "row 0 (counting from 0), column 'id': not valid UTF-8"),
+        (
+            "--task topic --ids FOLDER/latin.csv",
+            3,
+            "row 0 (counting from 0), line 2, column 'id': not valid UTF-8",
+        ),
         ("--task topic --pairs a,b", 2, "classifies paper nodes, not pairs"),
         ("--task topic --top 2", 2, "need ids"),
         ("--task topic --ids paper-1 --top -1", 2, "--top -1"),

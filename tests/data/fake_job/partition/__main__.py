@@ -14,6 +14,7 @@ parser.add_argument("command", choices=("build",))
 parser.add_argument("folder")
 for flag in ("--hosts", "--trainers", "--store", "--method", "--cluster-size", "--seed", "--tokenizer"):
     parser.add_argument(flag, required=True)
+parser.add_argument("--trainable", action="store_true")
 parser.add_argument("--max-length")
 parser.add_argument("--relations", action="append")
 parser.add_argument("--keep-eval-edges", action="store_true")

@@ -11,7 +11,7 @@ import torch
 from test_sampling import Oracle
 from toy import build_partition, plan_of, run_processes
 
-CLIENT = Path(__file__).parent / "clients" / "known_client.py"
+CLIENT = Path(__file__).parent / "clients" / "known_labels_client.py"
 TASKS = {
     "topic": {"kind": "node_classification", "node_type": "paper", "known_labels": True},
     "kind": {"kind": "edge_classification", "relations": ["cites"], "known_labels": True},

@@ -13,7 +13,7 @@ from pipeline.batch import Batch, ClassTargets
 from pipeline.config import TrainPlan
 from pipeline.engine import start_collectives
 from pipeline.graph import Graph, start_client
-from pipeline.known import KnownLabels
+from pipeline.known_labels import KnownLabels
 from pipeline.targets import read_labelled_links, read_labelled_nodes
 
 
