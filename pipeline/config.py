@@ -20,6 +20,7 @@ from pipeline.plain import build, nearest
 
 TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
+SAMPLERS = ("uniform", "labor")
 NEGATIVES = ("joint", "independent", "batch")
 DECODERS = ("linear", "mlp")
 METRICS = {
@@ -101,6 +102,9 @@ class ModelPlan:
     """Neighbours drawn per relation, from the targets outwards; -1 = all."""
     fanout_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Exceptions from `fanout`, by relation."""
+    sampler: str = "uniform"
+    """uniform: each node draws its neighbours for itself; labor: all nodes of a batch prefer the same
+    ones, so that a batch has fewer distinct nodes and texts. Take it where joint costs too much."""
     aggregate: str = "mean"
     """mean, or sum (eq. 1), where sampled sums are scaled by degree / sampled."""
     bare: tuple[str, ...] = ()
@@ -115,6 +119,7 @@ class ModelPlan:
     def __post_init__(self) -> None:
         _check(self.pooling in ("mean", "cls"), "model.pooling", self.pooling, "mean or cls")
         _check(self.aggregate in ("mean", "sum"), "model.aggregate", self.aggregate, "mean or sum")
+        _check(self.sampler in SAMPLERS, "model.sampler", self.sampler, " or ".join(SAMPLERS))
         _check(1 <= self.gnn_layers <= 3, "model.gnn_layers", self.gnn_layers, "1, 2 or 3")
         _check(self.max_length >= 3, "model.max_length", self.max_length, "at least 3")
         _check(self.hidden > 0, "model.hidden", self.hidden, "a positive width")

@@ -6,7 +6,7 @@ all trainers together. Shape letters: B targets, K candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -17,7 +17,7 @@ from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
 from pipeline.hashing import hash_ids, key_of
 from pipeline.objective import Found, Rows, chosen_share
-from pipeline.sampling import LinkBatches
+from pipeline.sampling import LinkBatches, Sampler
 from pipeline.targets import Links, held_out_edges, read_links
 from pipeline.tasks import LinkHead, RankSums, rank_of_true
 from pipeline.trainer import Trainer
@@ -32,10 +32,10 @@ class LinkObjective:
     metric = "mrr"
     same_order = False
 
-    def __init__(self, trainer: Trainer, task: TaskPlan, fanout: Sequence[Tensor]) -> None:
+    def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None:
         self._trainer, self._task = trainer, task
         self.same_order = len(task.relations) == 1
-        self._batches = LinkBatches(trainer.graph, task, task.relations, fanout=fanout)
+        self._batches = LinkBatches(trainer.graph, task, task.relations, sampler=sampler)
 
     def prepare(self, head: nn.Module) -> None:
         pass

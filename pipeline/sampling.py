@@ -7,6 +7,7 @@ Shape letters: B targets, K negatives, N nodes of one type.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,16 +22,27 @@ from pipeline.targets import Links
 Nodes = dict[str, Tensor]
 
 
-def fanouts(graph: Graph, plan: ModelPlan) -> list[Tensor]:
-    """Per layer, from the targets outwards: int64 R, neighbours to draw under each relation."""
-    return [
+@dataclass(frozen=True)
+class Sampler:
+    """How neighbourhoods are drawn."""
+
+    fanout: tuple[Tensor, ...] = ()
+    """Per layer, from the targets outwards: int64 R, neighbours to draw under each relation. Empty for
+    a stage that looks at texts alone."""
+    labor: bool = False
+    """Whether all nodes and layers of a batch prefer the same neighbours, see csc.draw."""
+
+
+def sampler_of(graph: Graph, plan: ModelPlan) -> Sampler:
+    fanout = tuple(
         torch.tensor([plan.fanout_of.get(name, plan.fanout)[depth] for name in graph.relations])
         for depth in range(plan.gnn_layers)
-    ]
+    )
+    return Sampler(fanout, labor=plan.sampler == "labor")
 
 
 def expand(
-    graph: Graph, seeds: Mapping[str, Tensor], fanout: Sequence[Tensor], *, key: int, excluded: Tensor
+    graph: Graph, seeds: Mapping[str, Tensor], sampler: Sampler, *, key: int, excluded: Tensor
 ) -> tuple[Nodes, tuple[Layer, ...]]:
     """Sampled neighbourhoods of the seeds (typed ids, distinct).
 
@@ -38,8 +50,9 @@ def expand(
     """
     nodes: Nodes = {t: seeds.get(t, torch.zeros(0, dtype=torch.int64)) for t in graph.ids.types}
     layers: list[Layer] = []
-    for depth, fan in enumerate(fanout):
-        drawn = graph.sample(nodes, fan, key=key_of(key, "layer", depth), excluded=excluded)
+    for depth, fan in enumerate(sampler.fanout):
+        draw_key = key_of(key, "labor") if sampler.labor else key_of(key, "layer", depth)
+        drawn = graph.sample(nodes, fan, key=draw_key, excluded=excluded, labor=sampler.labor)
         before = {t: len(ids) for t, ids in nodes.items()}
         for node_type in graph.ids.types:
             found = [
@@ -87,11 +100,8 @@ def excluded_edges(graph: Graph, relations: Sequence[str], links: Links) -> Tens
 class LinkBatches:
     """Makes link-prediction batches of one task: true edges, negatives, neighbourhoods."""
 
-    def __init__(
-        self, graph: Graph, task: TaskPlan, relations: Sequence[str], *, fanout: Sequence[Tensor]
-    ) -> None:
-        """`fanout` is empty for a stage that looks at texts alone."""
-        self._graph, self._task, self._relations, self._fanout = graph, task, tuple(relations), fanout
+    def __init__(self, graph: Graph, task: TaskPlan, relations: Sequence[str], *, sampler: Sampler) -> None:
+        self._graph, self._task, self._relations, self._sampler = graph, task, tuple(relations), sampler
 
     def make(self, links: Links, *, part: int, key: int) -> Batch:
         """A batch without inputs (see inputs.py); `key` names stage and batch number."""
@@ -109,7 +119,7 @@ class LinkBatches:
         distinct = {t: torch.unique(torch.cat(ids)) for t, ids in seeds.items()}
         targets = {name: self._link_targets(name, *group, distinct) for name, group in groups.items()}
         excluded = excluded_edges(self._graph, self._relations, links)
-        nodes, layers = expand(self._graph, distinct, self._fanout, key=key, excluded=excluded)
+        nodes, layers = expand(self._graph, distinct, self._sampler, key=key, excluded=excluded)
         return Batch(nodes=nodes, layers=layers, links=targets, key=key)
 
     def _negatives(self, relation: str, links: Links, part: int, key: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from pipeline.linking import LinkObjective
 from pipeline.model import stage_task
 from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
-from pipeline.sampling import fanouts
+from pipeline.sampling import Sampler, sampler_of
 from pipeline.targets import Texts, read_texts
 from pipeline.trainer import Trainer
 
@@ -117,8 +117,8 @@ class TaskStage:
         plan, graph = trainer.plan, trainer.graph
         task = stage_task(stage, plan, graph.manifest)
         uses_edges = not self.text_only and trainer.model.encoder(stage.task).gnn.uses_edges
-        fanout = fanouts(graph, plan.model) if uses_edges else ()
-        self.objective = OBJECTIVES[task.kind](trainer, task, fanout)
+        sampler = sampler_of(graph, plan.model) if uses_edges else Sampler()
+        self.objective = OBJECTIVES[task.kind](trainer, task, sampler)
         self.metric = self.objective.metric
         self.one_order = self.text_only and len(trainer.texts) == 1 and self.objective.same_order
 

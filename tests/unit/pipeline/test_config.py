@@ -94,6 +94,7 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
         "model.fanout=[10, 0]",
         "model.pooling=max",
         "model.max_length=2",
+        "model.sampler=ladies",
         "partition.cluster_size=1",
         "tasks.uses.relations=[]",
         "tasks.uses.loss=hinge",
