@@ -222,6 +222,11 @@ class StagePlan:
     """Passes over the training targets (or texts, for mlm); fractions are fine."""
     batch_size: int = 64
     """Targets of one trainer part in one step."""
+    clusters: int = 0
+    """Take a batch's targets from about so many random clusters of the trainer's part, whose neighbourhoods
+    overlap; 0 = from the whole part. Saves texts on large graphs and costs accuracy: 16 or more is mild."""
+    elsewhere: float = 0.0
+    """Share of a batch's targets from the whole part all the same, against the bias of `clusters`."""
     lm_rate: float = 2e-5
     """Learning rate of the LM."""
     rate: float = 1e-3
@@ -252,6 +257,10 @@ class StagePlan:
         _check(self.kind in STAGE_KINDS, f"{where}.kind", self.kind, ", ".join(STAGE_KINDS))
         _check(self.epochs > 0, f"{where}.epochs", self.epochs, "above 0")
         _check(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
+        _check(self.clusters >= 0, f"{where}.clusters", self.clusters, "0 or more")
+        _check(0 <= self.elsewhere < 1, f"{where}.elsewhere", self.elsewhere, "0 <= elsewhere < 1")
+        if self.elsewhere and not self.clusters:
+            raise UsageError(f"{where}.elsewhere is for batches from few clusters: set {where}.clusters")
         _check(0 <= self.warmup < 1, f"{where}.warmup", self.warmup, "0 <= warmup < 1")
         _check(self.train_nodes >= 0, f"{where}.train_nodes", self.train_nodes, "0 or more")
         _check(self.forward_rows >= 1, f"{where}.forward_rows", self.forward_rows, "at least 1")

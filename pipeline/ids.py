@@ -35,6 +35,9 @@ class IdSpace:
             name: torch.tensor([manifest.part_range(name, p)[1] for p in range(manifest.parts)])
             for name in self.types
         }
+        self._cluster_starts = {
+            name: torch.tensor(manifest.offsets[name][:-1], dtype=torch.int64) for name in self.types
+        }
         self.count = {t.name: t.count for t in manifest.node_types}
         self.host_first = [min(starts[h] for starts in homogeneous.values()) for h in range(self.hosts)]
 
@@ -46,6 +49,10 @@ class IdSpace:
     def part_of(self, node_type: str, ids: Tensor) -> Tensor:
         """int64: the part (host * trainers + trainer) that owns each node."""
         return torch.searchsorted(self._part_ends[node_type], ids, right=True)
+
+    def cluster_of(self, node_type: str, ids: Tensor) -> Tensor:
+        """int64: the cluster (counted over all parts) that each node lies in."""
+        return torch.searchsorted(self._cluster_starts[node_type], ids, right=True) - 1
 
     def homogeneous(self, node_type: str, ids: Tensor) -> Tensor:
         """Typed ids of one type -> homogeneous ids."""

@@ -108,6 +108,9 @@ class NodeObjective(_ClassObjective):
             graph.folder, graph.manifest, part=part, node_type=self._task.node_type, split=split
         )
 
+    def clusters(self, targets: LabelledNodes) -> Tensor:
+        return self._trainer.graph.ids.cluster_of(self._task.node_type, targets.id)
+
     def batch(self, targets: LabelledNodes, part: int, key: int) -> Batch:
         ids, order = targets.id.sort()
         nothing = torch.zeros(0, dtype=torch.int64)
@@ -155,6 +158,9 @@ class EdgeObjective(_ClassObjective):
         return read_labelled_links(
             graph.folder, graph.manifest, part=part, relation=self.relation, split=split
         )
+
+    def clusters(self, targets: LabelledLinks) -> Tensor:
+        return self._trainer.graph.ids.cluster_of(self._info.destination, targets.destination)
 
     def batch(self, targets: LabelledLinks, part: int, key: int) -> Batch:
         graph, info = self._trainer.graph, self._info

@@ -17,7 +17,7 @@ from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
 from pipeline.hashing import hash_ids, key_of
 from pipeline.objective import Found, Rows, chosen_share
-from pipeline.sampling import LinkBatches, Sampler
+from pipeline.sampling import LinkBatches, Sampler, link_clusters
 from pipeline.targets import Links, held_out_edges, read_links
 from pipeline.tasks import LinkHead, RankSums, rank_of_true
 from pipeline.trainer import Trainer
@@ -57,6 +57,9 @@ class LinkObjective:
                 columns[1].append(source[chosen])
                 columns[2].append(destination[chosen])
         return Links(*(torch.cat(column) for column in columns))
+
+    def clusters(self, targets: Links) -> Tensor:
+        return link_clusters(self._trainer.graph, self._task.relations, targets)
 
     def batch(self, targets: Links, part: int, key: int) -> Batch:
         return self._batches.make(targets, part=part, key=key)

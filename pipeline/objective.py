@@ -47,6 +47,10 @@ class Objective(Protocol):
         """Targets of a part: something with a length and `select(rows)`."""
         ...
 
+    def clusters(self, targets: Any) -> Tensor:
+        """int64: the cluster of each target; an edge belongs to its destination's."""
+        ...
+
     def batch(self, targets: Any, part: int, key: int) -> Batch:
         """A sampled batch without inputs."""
         ...

@@ -97,6 +97,16 @@ def excluded_edges(graph: Graph, relations: Sequence[str], links: Links) -> Tens
     return torch.unique(torch.cat(names))
 
 
+def link_clusters(graph: Graph, relations: Sequence[str], links: Links) -> Tensor:
+    """int64: the cluster of each link's destination."""
+    found = torch.zeros(len(links), dtype=torch.int64)
+    for number, name in enumerate(relations):
+        rows = links.relation == number
+        node_type = graph.manifest.relation(name).destination
+        found[rows] = graph.ids.cluster_of(node_type, links.destination[rows])
+    return found
+
+
 class LinkBatches:
     """Makes link-prediction batches of one task: true edges, negatives, neighbourhoods."""
 

@@ -38,6 +38,10 @@ class StageRule(Protocol):
 
     def targets(self, part: int) -> Any: ...
 
+    def clusters(self, targets: Any) -> Tensor:
+        """int64: the cluster of each target."""
+        ...
+
     def batch(self, targets: Any, part: int, key: int) -> Batch:
         """A sampled batch without inputs."""
         ...
@@ -74,6 +78,13 @@ class MaskedLMStage:
 
     def targets(self, part: int) -> Texts:
         return read_texts(self._trainer.graph.manifest, part=part, split="train")
+
+    def clusters(self, targets: Texts) -> Tensor:
+        found = torch.zeros(len(targets), dtype=torch.int64)
+        for number, name in enumerate(self._types):
+            rows = targets.node_type == number
+            found[rows] = self._trainer.graph.ids.cluster_of(name, targets.id[rows])
+        return found
 
     def batch(self, targets: Texts, part: int, key: int) -> Batch:
         return Batch(nodes=self._nodes(targets), key=key)
@@ -127,6 +138,9 @@ class TaskStage:
 
     def targets(self, part: int) -> Any:
         return self.objective.targets(part, "train")
+
+    def clusters(self, targets: Any) -> Tensor:
+        return self.objective.clusters(targets)
 
     def batch(self, targets: Any, part: int, key: int) -> Batch:
         return self.objective.batch(targets, part, key)

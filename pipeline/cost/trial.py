@@ -24,8 +24,9 @@ from pipeline.hashing import key_of, permutation
 from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, text_types
+from pipeline.schedule import Schedule, stage_schedule
 from pipeline.stages import STAGES
-from pipeline.targets import Schedule, Texts, read_texts
+from pipeline.targets import Texts, read_texts
 
 _BATCHES = 16
 """Drawn per stage, evenly over its time and parts. Of the default graph, LM tokens of a batch of 32 modules
@@ -82,8 +83,8 @@ class Trials:
         parts = range(self._manifest.parts)
         targets = [rule.targets(part) for part in parts]
         sizes = tuple(len(some) for some in targets)
-        order = key_of(plan.seed, stage.name, "order")
-        schedule = Schedule(sizes, stage.batch_size, stage.epochs, plan.engine.accumulate, order)
+        clusters = {part: rule.clusters(targets[part]) for part in parts if stage.clusters}
+        schedule = stage_schedule(plan, stage, sizes, clusters)
         total = schedule.steps * plan.engine.accumulate * len(parts)
         drawn: list[Batch] = []
         counts: list[tuple[int, int, int]] = []

@@ -101,6 +101,8 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
         "tasks.uses.local_negatives=1.5",
         "stages.joint.epochs=0",
         "stages.joint.batch_size=0",
+        "stages.joint.clusters=-1",
+        "stages.joint.elsewhere=1.0",
         "stages.mlm.mask=1",
         "stages.mlm.kind=mml",
         "engine.zero=3",
@@ -114,6 +116,12 @@ def test_a_value_out_of_range_names_its_key(path, override):
         load_plan(path, [override])
     assert key.split(".")[-1] in str(caught.value)
     assert "expected" in str(caught.value)
+
+
+def test_a_share_from_elsewhere_asks_for_clusters(path):
+    with pytest.raises(UsageError, match=r"set stages\.joint\.clusters"):
+        load_plan(path, ["stages.joint.elsewhere=0.1"])
+    assert load_plan(path, ["stages.joint.elsewhere=0.1", "stages.joint.clusters=4"]).stages[1].clusters == 4
 
 
 def test_overrides_reach_every_level(path):
