@@ -91,6 +91,11 @@ class LinkTargets:
     """bool B x K."""
     head_mask: Tensor
     """bool B x K."""
+    tail_log_q: Tensor | None = None
+    """float32 K or B x K: what is subtracted from scores of negative tails, log(q N) where a draw is each
+    of the N nodes with probability q; None = nothing."""
+    head_log_q: Tensor | None = None
+    """The same of negative heads."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
                 tensors[f"edges|{index}|{name}|{part}"] = getattr(edges, part)
     for name, link in batch.links.items():
         for part in LinkTargets.__dataclass_fields__:
-            tensors[f"links|{name}|{part}"] = getattr(link, part)
+            if getattr(link, part) is not None:
+                tensors[f"links|{name}|{part}"] = getattr(link, part)
     for name, targets in batch.classes.items():
         for part in ClassTargets.__dataclass_fields__:
             tensors[f"classes|{name}|{part}"] = getattr(targets, part)

@@ -22,6 +22,7 @@ TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
 SAMPLERS = ("uniform", "labor")
 NEGATIVES = ("joint", "independent", "batch")
+NEGATIVE_POOLS = ("anywhere", "part", "clusters", "batch")
 DECODERS = ("linear", "mlp")
 METRICS = {
     "link_prediction": ("mrr",),
@@ -161,8 +162,13 @@ class TaskPlan:
     batch: the other true edges' ends serve as negatives (2n endpoints), popular ones more often."""
     negatives_per_edge: int = 16
     """k of independent negatives."""
-    local_negatives: float = 0.5
-    """Share of the negatives drawn from the trainer's own part; the rest from all hosts."""
+    negative_mix: Mapping[str, float] = field(default_factory=lambda: {"anywhere": 0.5, "part": 0.5})
+    """Where joint and independent negatives are drawn, by weight: anywhere; part: the trainer's own;
+    clusters: those of the batch's targets; batch: other ends of the batch. The nearer, the harder
+    they are and the fewer texts and bytes they cost."""
+    log_q: bool = False
+    """Subtract log(q * nodes) from the score of a negative that is drawn with probability q, so that
+    softmax over a mixture means softmax over all nodes. Take it where near negatives weigh much."""
     eval_negatives: int = 100
     """Uniform tails that a true tail is ranked against."""
     full_ranking: bool = False
@@ -197,7 +203,26 @@ class TaskPlan:
         _check(self.negatives in NEGATIVES, "task.negatives", self.negatives, " or ".join(NEGATIVES))
         _check(self.negatives_per_edge >= 1, "task.negatives_per_edge", self.negatives_per_edge, "≥ 1")
         _check(self.eval_negatives >= 1, "task.eval_negatives", self.eval_negatives, "at least 1")
-        _check(0 <= self.local_negatives <= 1, "task.local_negatives", self.local_negatives, "0 to 1")
+        self._check_negative_mix()
+
+    def _check_negative_mix(self) -> None:
+        for name, weight in self.negative_mix.items():
+            if name not in NEGATIVE_POOLS:
+                raise UsageError(f"task.negative_mix.{name}: unknown key{nearest(name, NEGATIVE_POOLS)}")
+            _check(weight > 0, f"task.negative_mix.{name}", weight, "a weight above 0")
+        _check(len(self.negative_mix) > 0, "task.negative_mix", self.negative_mix, "a weight or more")
+        if self.log_q and self.loss != "softmax":
+            raise UsageError('task.log_q corrects a softmax: set loss = "softmax", or leave it out')
+        if self.log_q and self.negatives == "batch":
+            raise UsageError(
+                "task.log_q corrects for how negatives are drawn, and negatives = 'batch' draws none: take "
+                "negatives = 'joint' with negative_mix.batch"
+            )
+        if self.log_q and "anywhere" not in self.negative_mix:
+            raise UsageError(
+                "task.log_q: negative_mix leaves nodes out that no correction brings back; "
+                "give anywhere a weight"
+            )
 
     @property
     def chosen_metric(self) -> str:

@@ -56,7 +56,9 @@ def stage_task(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifest) -
             )
         links = [t for t in plan.tasks.values() if t.kind == "link_prediction"]
         task = replace(links[0], relations=relations) if links else TaskPlan(relations=relations)
-    return replace(task, negatives=stage.negatives or task.negatives)
+    negatives = stage.negatives or task.negatives
+    # The ends of a batch are no draws that could be corrected.
+    return replace(task, negatives=negatives, log_q=task.log_q and negatives != "batch")
 
 
 def _can_be_learnt(relation: RelationInfo) -> bool:

@@ -16,7 +16,8 @@ from pipeline.batch import Batch, Edges, Layer, LinkTargets
 from pipeline.config import ModelPlan, TaskPlan
 from pipeline.csc import pair_hash
 from pipeline.graph import Graph
-from pipeline.hashing import hash_ids, key_of, uniform_ids
+from pipeline.hashing import hash_ids, key_of
+from pipeline.negatives import Negatives, link_negatives
 from pipeline.targets import Links
 
 Nodes = dict[str, Tensor]
@@ -115,64 +116,47 @@ class LinkBatches:
 
     def make(self, links: Links, *, part: int, key: int) -> Batch:
         """A batch without inputs (see inputs.py); `key` names stage and batch number."""
-        groups: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        groups: dict[str, tuple[Links, Negatives, Negatives]] = {}
         seeds: dict[str, list[Tensor]] = {}
+        clusters = torch.unique(link_clusters(self._graph, self._relations, links))
         for number, name in enumerate(self._relations):
             chosen = links.select((links.relation == number).nonzero().squeeze(1))
             if not len(chosen):
                 continue
-            tails, heads = self._negatives(name, chosen, part, key_of(key, "negatives", name, part))
-            groups[name] = (chosen.source, chosen.destination, tails, heads)
+            tails, heads = link_negatives(
+                self._graph,
+                self._task,
+                name,
+                chosen,
+                part=part,
+                clusters=clusters,
+                key=key_of(key, "negatives", name, part),
+            )
+            groups[name] = (chosen, tails, heads)
             info = self._graph.manifest.relation(name)
-            seeds.setdefault(info.source, []).extend([chosen.source, heads.flatten()])
-            seeds.setdefault(info.destination, []).extend([chosen.destination, tails.flatten()])
+            seeds.setdefault(info.source, []).extend([chosen.source, heads.ids.flatten()])
+            seeds.setdefault(info.destination, []).extend([chosen.destination, tails.ids.flatten()])
         distinct = {t: torch.unique(torch.cat(ids)) for t, ids in seeds.items()}
         targets = {name: self._link_targets(name, *group, distinct) for name, group in groups.items()}
         excluded = excluded_edges(self._graph, self._relations, links)
         nodes, layers = expand(self._graph, distinct, self._sampler, key=key, excluded=excluded)
         return Batch(nodes=nodes, layers=layers, links=targets, key=key)
 
-    def _negatives(self, relation: str, links: Links, part: int, key: int) -> tuple[Tensor, Tensor]:
-        """(tails, heads): int64 K shared by the batch, or int64 B x K."""
-        info, count = self._graph.manifest.relation(relation), len(links)
-        if self._task.negatives == "batch":
-            return links.destination, links.source
-        if self._task.negatives == "joint":
-            tails = self._draw(info.destination, torch.arange(count), 1, part, key_of(key, "tail"))
-            if info.source == info.destination:  # 3n end points, as in the paper
-                return tails.squeeze(1), tails.squeeze(1)
-            heads = self._draw(info.source, torch.arange(count), 1, part, key_of(key, "head"))
-            return tails.squeeze(1), heads.squeeze(1)
-        per_head = self._task.negatives_per_edge // 2
-        per_tail = self._task.negatives_per_edge - per_head
-        rows = hash_ids(0, links.source, links.destination)
-        return (
-            self._draw(info.destination, rows, per_tail, part, key_of(key, "tail")),
-            self._draw(info.source, rows, per_head, part, key_of(key, "head")),
-        )
-
-    def _draw(self, node_type: str, rows: Tensor, columns: int, part: int, key: int) -> Tensor:
-        """int64 rows x columns: nodes of the type, a share of them from the part itself."""
-        anywhere = uniform_ids(key, rows, columns=columns, below=self._graph.ids.count[node_type])
-        first, last = self._graph.manifest.part_range(node_type, part)
-        if first == last:
-            return anywhere
-        local = first + uniform_ids(key_of(key, "local"), rows, columns=columns, below=last - first)
-        coin = uniform_ids(key_of(key, "coin"), rows, columns=columns, below=1 << 30)
-        return torch.where(coin < self._task.local_negatives * (1 << 30), local, anywhere)
-
     def _link_targets(
-        self, relation: str, head: Tensor, tail: Tensor, tails: Tensor, heads: Tensor, seeds: Nodes
+        self, relation: str, links: Links, tails: Negatives, heads: Negatives, seeds: Nodes
     ) -> LinkTargets:
         info = self._graph.manifest.relation(relation)
         source, destination = seeds[info.source], seeds[info.destination]
+        head, tail = links.source, links.destination
         return LinkTargets(
             head=torch.searchsorted(source, head),
             tail=torch.searchsorted(destination, tail),
-            negative_tail=torch.searchsorted(destination, tails),
-            negative_head=torch.searchsorted(source, heads),
-            tail_mask=~self._known(relation, head, tails, tail, turned=False),
-            head_mask=~self._known(relation, tail, heads, head, turned=True),
+            negative_tail=torch.searchsorted(destination, tails.ids),
+            negative_head=torch.searchsorted(source, heads.ids),
+            tail_mask=~self._known(relation, head, tails.ids, tail, turned=False),
+            head_mask=~self._known(relation, tail, heads.ids, head, turned=True),
+            tail_log_q=tails.log_q,
+            head_log_q=heads.log_q,
         )
 
     def _known(self, relation: str, end: Tensor, others: Tensor, truth: Tensor, *, turned: bool) -> Tensor:
