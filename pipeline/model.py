@@ -184,6 +184,8 @@ class LMGNN(nn.Module):
             forward_only[rows] = False
             others = forward_only.nonzero().squeeze(1)
             trained = encoder(tokens.select(rows)) if len(rows) else None
+            if trained is not None and trained.requires_grad and batch.train_scale != 1.0:
+                trained.register_hook(lambda gradient: gradient * batch.train_scale)
             width = encoder.width
             dtype = trained.dtype if trained is not None else torch.float32
             out = torch.zeros(len(tokens), width, device=rows.device, dtype=dtype)

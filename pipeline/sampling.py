@@ -1,4 +1,4 @@
-"""Targets -> `Batch`: negatives, sampled neighbourhoods, and which texts gradients reach.
+"""Targets -> `Batch`: negatives and sampled neighbourhoods.
 
 Every random choice is a hash of (seed, stage, batch number, purpose, id), see hashing.py.
 Shape letters: B targets, K negatives, N nodes of one type.
@@ -16,7 +16,7 @@ from pipeline.batch import Batch, Edges, Layer, LinkTargets
 from pipeline.config import ModelPlan, TaskPlan
 from pipeline.csc import pair_hash
 from pipeline.graph import Graph
-from pipeline.hashing import hash_ids, key_of
+from pipeline.hashing import key_of
 from pipeline.negatives import Negatives, link_negatives
 from pipeline.targets import Links
 
@@ -177,26 +177,3 @@ class LinkBatches:
         other_row = other_row[None, :] if shared else other_row
         grid = others[None, :] if shared else others
         return exists[end_row[:, None], other_row] | (grid == truth[:, None])
-
-
-def choose_train_rows(
-    nodes: Mapping[str, Tensor], seeds: Mapping[str, int], types: Sequence[str], *, budget: int, key: int
-) -> Nodes:
-    """Positions of `budget` distinct text nodes that gradients reach, per text type, ascending.
-
-    Targets and negatives come before neighbours; within each the hash decides. Rows left over
-    run forward only (paper 4.4.2, "back-propagate on samples").
-    """
-    draws, kinds, positions = [], [], []
-    for number, node_type in enumerate(types):
-        ids = nodes[node_type]
-        hashes = hash_ids(key_of(key, "train rows", node_type), ids) >> 2
-        hashes[seeds.get(node_type, 0) :] += 1 << 62
-        draws.append(hashes)
-        kinds.append(torch.full_like(ids, number))
-        positions.append(torch.arange(len(ids)))
-    if not types:
-        return {}
-    chosen = torch.cat(draws).argsort(stable=True)[:budget]
-    kind, position = torch.cat(kinds)[chosen], torch.cat(positions)[chosen]
-    return {t: position[kind == number].sort().values for number, t in enumerate(types)}

@@ -95,7 +95,7 @@ class MaskedLMStage:
 
     def inputs(self, batch: Batch) -> Batch:
         inputs, encoders = self._trainer.inputs, self._trainer.model.text
-        return inputs.hide_tokens(inputs.texts(batch, budget=None), encoders, share=self._stage.mask)
+        return inputs.hide_tokens(inputs.texts(batch), encoders, share=self._stage.mask)
 
     @torch.no_grad()
     def evaluate(self, split: str, limit: int) -> dict[str, float]:
@@ -176,7 +176,7 @@ class GraphLMStage(TaskStage):
     text_only = True
 
     def inputs(self, batch: Batch) -> Batch:
-        return self._trainer.inputs.texts(batch, budget=None)
+        return self._trainer.inputs.texts(batch)
 
     def tables(self) -> Mapping[str, Table]:
         self._encode_texts()
@@ -217,4 +217,4 @@ class JointStage(TaskStage):
 
     def inputs(self, batch: Batch) -> Batch:
         inputs = self._trainer.inputs
-        return inputs.others(inputs.texts(batch, budget=self._stage.train_nodes))
+        return inputs.others(inputs.texts_with_budget(batch, self._stage))

@@ -151,7 +151,9 @@ class Trials:
         """Token lists of the texts that run through the LM."""
         if stage.kind == "gnn_warm":
             return batch
-        return self._inputs.texts(batch, budget=stage.train_nodes if stage.kind == "joint" else None)
+        if stage.kind == "joint":
+            return self._inputs.texts_with_budget(batch, stage)
+        return self._inputs.texts(batch)
 
     def _step_tokens(self, batch: Batch, stage: StagePlan) -> tuple[int, int]:
         """(tokens that gradients reach, tokens that run forward only) of one batch."""
@@ -167,7 +169,7 @@ class Trials:
         return trained, forward
 
     def _held_out_texts(self, rule: Any, texts: Texts) -> int:
-        batch = self._inputs.texts(rule.batch(texts, 0, 0), budget=None)
+        batch = self._inputs.texts(rule.batch(texts, 0, 0))
         return sum(self._padded(tokens) for tokens in batch.tokens.values())
 
     def _ends(self, rule: Any, targets: Any, stage: StagePlan) -> int:

@@ -77,6 +77,7 @@ def full_batch() -> Batch:
             ),
         },
         key=-(2**63),
+        train_scale=2.5,
         stats={"rpc_rows": 3.0},
     )
 

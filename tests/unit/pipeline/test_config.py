@@ -104,6 +104,7 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
         "stages.joint.batch_size=0",
         "stages.joint.clusters=-1",
         "stages.joint.elsewhere=1.0",
+        "stages.joint.train_choice=random",
         "stages.mlm.mask=1",
         "stages.mlm.kind=mml",
         "engine.zero=3",
