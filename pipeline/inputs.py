@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from pipeline.batch import Batch, Ragged
 from pipeline.cache import EmbeddingCache
-from pipeline.config import ModelPlan
+from pipeline.config import ModelPlan, StagePlan
 from pipeline.graph import Embedding, Graph
 from pipeline.hashing import key_of
 from pipeline.lm import TextEncoders
 from pipeline.model import learnable_types, text_types
-from pipeline.sampling import choose_train_rows
 from pipeline.text import mask_tokens
 from pipeline.texttable import TextTable
+from pipeline.trainrows import choose_train_rows
 
 
 class Inputs:
@@ -37,19 +36,26 @@ class Inputs:
         self._text = text_types(graph.manifest)
         self._learnable = learnable_types(plan, graph.manifest)
 
-    def texts(self, batch: Batch, *, budget: int | None, cache: EmbeddingCache | None = None) -> Batch:
-        """Tokens of every text node that the cache does not know; gradients reach `budget` of them
-        (None: all)."""
-        types = [t for t in self._text if len(batch.nodes.get(t, ()))]
-        seeds = batch.layers[-1].destinations if batch.layers else {}
-        if budget is None:
-            rows: Mapping[str, Tensor] = {t: torch.arange(len(batch.nodes[t])) for t in types}
-        else:
-            rows = choose_train_rows(batch.nodes, seeds, types, budget=budget, key=batch.key)
-        batch = replace(batch, train_rows=rows)
-        if cache is not None:
-            batch = cache.find(batch)
-        return replace(batch, tokens={t: self._tokens(batch, t) for t in types})
+    def texts(self, batch: Batch) -> Batch:
+        """Tokens of every text node; gradients reach all of them."""
+        rows = {t: torch.arange(len(batch.nodes[t])) for t in self._text_types(batch)}
+        return self._with_tokens(replace(batch, train_rows=rows))
+
+    def texts_with_budget(self, batch: Batch, stage: StagePlan, cache: EmbeddingCache | None) -> Batch:
+        """Tokens of every text node that the cache does not know; gradients reach `train_nodes` of
+        them."""
+        types, manifest = self._text_types(batch), self._graph.manifest
+        chosen = choose_train_rows(
+            batch, manifest, types, budget=stage.train_nodes, choice=stage.train_choice
+        )
+        batch = replace(batch, train_rows=chosen.rows, train_scale=chosen.scale)
+        return self._with_tokens(cache.find(batch) if cache is not None else batch)
+
+    def _text_types(self, batch: Batch) -> list[str]:
+        return [t for t in self._text if len(batch.nodes.get(t, ()))]
+
+    def _with_tokens(self, batch: Batch) -> Batch:
+        return replace(batch, tokens={t: self._tokens(batch, t) for t in batch.train_rows})
 
     def _tokens(self, batch: Batch, node_type: str) -> Ragged:
         """Token lists of a type's nodes; empty, and not fetched, for those with an embedding."""
@@ -81,7 +87,7 @@ class Inputs:
 
     def stored(self, batch: Batch) -> Batch:
         """Text embeddings that were computed before."""
-        types = [t for t in self._text if len(batch.nodes.get(t, ()))]
+        types = self._text_types(batch)
         return replace(batch, embedded={t: self._tables[t].read(batch.nodes[t]) for t in types})
 
     def others(self, batch: Batch) -> Batch:

@@ -18,7 +18,7 @@ from pipeline.classes import ClassHead, Confusion
 from pipeline.config import TaskPlan
 from pipeline.hashing import hash_ids, key_of
 from pipeline.objective import Found, Rows, chosen_share
-from pipeline.sampling import excluded_edges, expand
+from pipeline.sampling import Sampler, excluded_edges, expand
 from pipeline.targets import LabelledLinks, LabelledNodes, Links, read_labelled_links, read_labelled_nodes
 from pipeline.trainer import Trainer
 
@@ -32,8 +32,8 @@ class _ClassObjective:
     same_order = True
     classes: tuple[str, ...]
 
-    def __init__(self, trainer: Trainer, task: TaskPlan, fanout: Sequence[Tensor]) -> None:
-        self._trainer, self._task, self._fanout = trainer, task, fanout
+    def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None:
+        self._trainer, self._task, self._sampler = trainer, task, sampler
         self.metric = task.chosen_metric
 
     def targets(self, part: int, split: str) -> Any:
@@ -98,8 +98,8 @@ class _ClassObjective:
 class NodeObjective(_ClassObjective):
     """Name the class of nodes of one type."""
 
-    def __init__(self, trainer: Trainer, task: TaskPlan, fanout: Sequence[Tensor]) -> None:
-        super().__init__(trainer, task, fanout)
+    def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None:
+        super().__init__(trainer, task, sampler)
         self.classes = trainer.graph.manifest.node_type(task.node_type).classes
 
     def targets(self, part: int, split: str) -> LabelledNodes:
@@ -108,12 +108,15 @@ class NodeObjective(_ClassObjective):
             graph.folder, graph.manifest, part=part, node_type=self._task.node_type, split=split
         )
 
+    def clusters(self, targets: LabelledNodes) -> Tensor:
+        return self._trainer.graph.ids.cluster_of(self._task.node_type, targets.id)
+
     def batch(self, targets: LabelledNodes, part: int, key: int) -> Batch:
         ids, order = targets.id.sort()
         nothing = torch.zeros(0, dtype=torch.int64)
         name = self._task.node_type
         seeds = {name: ids} if len(ids) else {}
-        nodes, layers = expand(self._trainer.graph, seeds, self._fanout, key=key, excluded=nothing)
+        nodes, layers = expand(self._trainer.graph, seeds, self._sampler, key=key, excluded=nothing)
         made = ClassTargets(torch.arange(len(ids)), nothing, targets.label[order])
         return Batch(nodes=nodes, layers=layers, classes={name: made} if len(ids) else {}, key=key)
 
@@ -144,8 +147,8 @@ class EdgeObjective(_ClassObjective):
     """Name the class of edges of one relation (eq. 3). Messages run over the relation as well, but
     never over the batch's own targets, as they never run over validation and test edges."""
 
-    def __init__(self, trainer: Trainer, task: TaskPlan, fanout: Sequence[Tensor]) -> None:
-        super().__init__(trainer, task, fanout)
+    def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None:
+        super().__init__(trainer, task, sampler)
         self.relation = task.relations[0]
         self._info = trainer.graph.manifest.relation(self.relation)
         self.classes = self._info.classes
@@ -156,6 +159,9 @@ class EdgeObjective(_ClassObjective):
             graph.folder, graph.manifest, part=part, relation=self.relation, split=split
         )
 
+    def clusters(self, targets: LabelledLinks) -> Tensor:
+        return self._trainer.graph.ids.cluster_of(self._info.destination, targets.destination)
+
     def batch(self, targets: LabelledLinks, part: int, key: int) -> Batch:
         graph, info = self._trainer.graph, self._info
         ends: dict[str, list[Tensor]] = {}
@@ -165,7 +171,7 @@ class EdgeObjective(_ClassObjective):
         seeds = {name: torch.unique(torch.cat(ids)) for name, ids in ends.items()}
         links = Links(torch.zeros_like(targets.source), targets.source, targets.destination)
         excluded = excluded_edges(graph, [self.relation], links)
-        nodes, layers = expand(graph, seeds, self._fanout, key=key, excluded=excluded)
+        nodes, layers = expand(graph, seeds, self._sampler, key=key, excluded=excluded)
         classes = {}
         if len(targets):
             classes[self.relation] = ClassTargets(

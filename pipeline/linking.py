@@ -6,7 +6,7 @@ all trainers together. Shape letters: B targets, K candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import cast
 
@@ -19,7 +19,7 @@ from pipeline.config import TaskPlan
 from pipeline.hashing import hash_ids, key_of
 from pipeline.known import KnownTails
 from pipeline.objective import Found, Rows, chosen_share
-from pipeline.sampling import LinkBatches
+from pipeline.sampling import LinkBatches, Sampler, link_clusters
 from pipeline.targets import Links, held_out_edges, read_links
 from pipeline.tasks import LinkHead, RankSums, rank_of_true
 from pipeline.trainer import Trainer
@@ -34,10 +34,10 @@ class LinkObjective:
     metric = "mrr"
     same_order = False
 
-    def __init__(self, trainer: Trainer, task: TaskPlan, fanout: Sequence[Tensor]) -> None:
+    def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None:
         self._trainer, self._task = trainer, task
         self.same_order = len(task.relations) == 1
-        self._batches = LinkBatches(trainer.graph, task, task.relations, fanout=fanout)
+        self._batches = LinkBatches(trainer.graph, task, task.relations, sampler=sampler)
 
     @cached_property
     def _known(self) -> KnownTails:
@@ -65,6 +65,9 @@ class LinkObjective:
                 columns[1].append(source[chosen])
                 columns[2].append(destination[chosen])
         return Links(*(torch.cat(column) for column in columns))
+
+    def clusters(self, targets: Links) -> Tensor:
+        return link_clusters(self._trainer.graph, self._task.relations, targets)
 
     def batch(self, targets: Links, part: int, key: int) -> Batch:
         return self._batches.make(targets, part=part, key=key)

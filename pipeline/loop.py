@@ -21,8 +21,8 @@ from pipeline.config import StagePlan
 from pipeline.engine import Engine, zero_stage
 from pipeline.hashing import key_of
 from pipeline.lm_work import LMWork
+from pipeline.schedule import stage_schedule
 from pipeline.stages import STAGES, StageRule
-from pipeline.targets import Schedule
 from pipeline.trainer import Trainer
 
 
@@ -66,13 +66,9 @@ class _Loop:
                 hint="check the split columns and the task's relations",
             )
         self.total_targets = sum(sizes)
-        self.schedule = Schedule(
-            sizes,
-            stage.batch_size,
-            stage.epochs,
-            plan.engine.accumulate,
-            key_of(plan.seed, stage.name, "order"),
-        )
+        wanted = self.targets if stage.clusters else {}
+        clusters = {part: self.rule.clusters(some) for part, some in wanted.items()}
+        self.schedule = stage_schedule(plan, stage, sizes, clusters)
         self.zero = zero_stage(
             plan.engine, same_order=self.rule.one_order and min(sizes) >= self.schedule.batches_per_epoch
         )

@@ -58,7 +58,9 @@ def stage_task(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifest) -
             )
         links = [t for t in plan.tasks.values() if t.kind == "link_prediction"]
         task = replace(links[0], relations=relations) if links else TaskPlan(relations=relations)
-    return replace(task, negatives=stage.negatives or task.negatives)
+    negatives = stage.negatives or task.negatives
+    # The ends of a batch are no draws that could be corrected.
+    return replace(task, negatives=negatives, log_q=task.log_q and negatives != "batch")
 
 
 def _can_be_learnt(relation: RelationInfo) -> bool:
@@ -208,11 +210,16 @@ class LMGNN(nn.Module):
             encoder, split = self.text.of(node_type), split_texts(tokens, batch.train_rows[node_type])
             vectors = [torch.zeros(0, encoder.width, device=split.row.device)]
             if len(split.trained):
-                vectors = [encoder(tokens.select(split.trained), budget)]
+                vectors = [_scaled(encoder(tokens.select(split.trained), budget), batch.train_scale)]
             if len(split.forward):
                 encoded = encoder.encode(tokens.select(split.forward), budget)
                 vectors.append(encoded.to(vectors[0].dtype))
             rows = torch.cat(vectors).index_select(0, split.row)
+            if batch.train_scale != 1.0:
+                # Unbiased only if no other row of an equal text adds to the gradient.
+                chosen = torch.zeros(len(tokens), 1, dtype=torch.bool, device=rows.device)
+                chosen[batch.train_rows[node_type]] = True
+                rows = torch.where(chosen, rows, rows.detach())
             self.forward_only[node_type] = split.row >= len(split.trained)
             if node_type in batch.hits:  # their token lists are empty
                 hits = batch.hits[node_type]
@@ -244,3 +251,10 @@ class LMGNN(nn.Module):
             zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
             return zero, zero.detach()
         return torch.stack([loss for loss, _ in parts]).sum(), torch.stack([n for _, n in parts]).sum()
+
+
+def _scaled(rows: Tensor, scale: float) -> Tensor:
+    """The same rows; their gradients are multiplied by `scale`."""
+    if rows.requires_grad and scale != 1.0:
+        rows.register_hook(lambda gradient: gradient * scale)
+    return rows

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.batch import Batch
 from pipeline.config import TaskPlan
+from pipeline.sampling import Sampler
 from pipeline.trainer import Trainer
 
 Rows = Callable[[str, Tensor], Tensor]
@@ -36,9 +37,7 @@ class Objective(Protocol):
     same_order: bool
     """Whether every batch with targets uses every parameter of the head."""
 
-    def __init__(self, trainer: Trainer, task: TaskPlan, fanout: Sequence[Tensor]) -> None:
-        """`fanout` (sampling.fanouts) is empty for a stage that looks at texts alone."""
-        ...
+    def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None: ...
 
     def prepare(self, head: nn.Module) -> None:
         """Tell the head what it must know of the training targets; a collective call."""
@@ -46,6 +45,10 @@ class Objective(Protocol):
 
     def targets(self, part: int, split: str) -> Any:
         """Targets of a part: something with a length and `select(rows)`."""
+        ...
+
+    def clusters(self, targets: Any) -> Tensor:
+        """int64: the cluster of each target; an edge belongs to its destination's."""
         ...
 
     def batch(self, targets: Any, part: int, key: int) -> Batch:

@@ -34,6 +34,12 @@ class Host:
     number: int
     csc: PartCSC | None = None
 
+    def __post_init__(self) -> None:
+        self.source_type = torch.tensor(
+            [self.ids.index[r.source] for r in self.manifest.relations], dtype=torch.int64
+        )
+        """int64 R: node type that each relation starts from."""
+
     def part(self, local_graph: dgl.DGLGraph) -> PartCSC:
         if self.csc is None:
             indptr, source, edge = local_graph.adj_tensors("csc")
@@ -104,11 +110,12 @@ NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
 class SampleRequest(_Message, rpc.Request):
-    fields = ("seeds", "fanout", "key", "excluded")
+    fields = ("seeds", "fanout", "key", "excluded", "labor")
     seeds: Tensor
     fanout: Tensor
     key: int
     excluded: Tensor
+    labor: bool
 
     def process_request(self, server_state: Any) -> Tensors:
         drawn = self.answer(server_state.graph)
@@ -116,8 +123,14 @@ class SampleRequest(_Message, rpc.Request):
 
     def answer(self, local_graph: dgl.DGLGraph) -> Drawn:
         host = this_host()
-        seeds = host.seeds(self.seeds)
-        return draw(host.part(local_graph), seeds, self.fanout, key=self.key, excluded=self.excluded)
+        return draw(
+            host.part(local_graph),
+            host.seeds(self.seeds),
+            self.fanout,
+            key=self.key,
+            excluded=self.excluded,
+            source_type=host.source_type if self.labor else None,
+        )
 
 
 class AmongRequest(_Message, rpc.Request):

@@ -1,4 +1,4 @@
-"""Targets -> `Batch`: negatives, sampled neighbourhoods, and which texts gradients reach.
+"""Targets -> `Batch`: negatives and sampled neighbourhoods.
 
 Every random choice is a hash of (seed, stage, batch number, purpose, id), see hashing.py.
 Shape letters: B targets, K negatives, N nodes of one type.
@@ -7,6 +7,7 @@ Shape letters: B targets, K negatives, N nodes of one type.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,22 +16,34 @@ from pipeline.batch import Batch, Edges, Layer, LinkTargets
 from pipeline.config import ModelPlan, TaskPlan
 from pipeline.csc import pair_hash
 from pipeline.graph import Graph
-from pipeline.hashing import hash_ids, key_of, uniform_ids
+from pipeline.hashing import key_of
+from pipeline.negatives import Negatives, link_negatives
 from pipeline.targets import Links
 
 Nodes = dict[str, Tensor]
 
 
-def fanouts(graph: Graph, plan: ModelPlan) -> list[Tensor]:
-    """Per layer, from the targets outwards: int64 R, neighbours to draw under each relation."""
-    return [
+@dataclass(frozen=True)
+class Sampler:
+    """How neighbourhoods are drawn."""
+
+    fanout: tuple[Tensor, ...] = ()
+    """Per layer, from the targets outwards: int64 R, neighbours to draw under each relation. Empty for
+    a stage that looks at texts alone."""
+    labor: bool = False
+    """Whether all nodes and layers of a batch prefer the same neighbours, see csc.draw."""
+
+
+def sampler_of(graph: Graph, plan: ModelPlan) -> Sampler:
+    fanout = tuple(
         torch.tensor([plan.fanout_of.get(name, plan.fanout)[depth] for name in graph.relations])
         for depth in range(plan.gnn_layers)
-    ]
+    )
+    return Sampler(fanout, labor=plan.sampler == "labor")
 
 
 def expand(
-    graph: Graph, seeds: Mapping[str, Tensor], fanout: Sequence[Tensor], *, key: int, excluded: Tensor
+    graph: Graph, seeds: Mapping[str, Tensor], sampler: Sampler, *, key: int, excluded: Tensor
 ) -> tuple[Nodes, tuple[Layer, ...]]:
     """Sampled neighbourhoods of the seeds (typed ids, distinct).
 
@@ -38,8 +51,9 @@ def expand(
     """
     nodes: Nodes = {t: seeds.get(t, torch.zeros(0, dtype=torch.int64)) for t in graph.ids.types}
     layers: list[Layer] = []
-    for depth, fan in enumerate(fanout):
-        drawn = graph.sample(nodes, fan, key=key_of(key, "layer", depth), excluded=excluded)
+    for depth, fan in enumerate(sampler.fanout):
+        draw_key = key_of(key, "labor") if sampler.labor else key_of(key, "layer", depth)
+        drawn = graph.sample(nodes, fan, key=draw_key, excluded=excluded, labor=sampler.labor)
         before = {t: len(ids) for t, ids in nodes.items()}
         for node_type in graph.ids.types:
             found = [
@@ -84,75 +98,65 @@ def excluded_edges(graph: Graph, relations: Sequence[str], links: Links) -> Tens
     return torch.unique(torch.cat(names))
 
 
+def link_clusters(graph: Graph, relations: Sequence[str], links: Links) -> Tensor:
+    """int64: the cluster of each link's destination."""
+    found = torch.zeros(len(links), dtype=torch.int64)
+    for number, name in enumerate(relations):
+        rows = links.relation == number
+        node_type = graph.manifest.relation(name).destination
+        found[rows] = graph.ids.cluster_of(node_type, links.destination[rows])
+    return found
+
+
 class LinkBatches:
     """Makes link-prediction batches of one task: true edges, negatives, neighbourhoods."""
 
-    def __init__(
-        self, graph: Graph, task: TaskPlan, relations: Sequence[str], *, fanout: Sequence[Tensor]
-    ) -> None:
-        """`fanout` is empty for a stage that looks at texts alone."""
-        self._graph, self._task, self._relations, self._fanout = graph, task, tuple(relations), fanout
+    def __init__(self, graph: Graph, task: TaskPlan, relations: Sequence[str], *, sampler: Sampler) -> None:
+        self._graph, self._task, self._relations, self._sampler = graph, task, tuple(relations), sampler
 
     def make(self, links: Links, *, part: int, key: int) -> Batch:
         """A batch without inputs (see inputs.py); `key` names stage and batch number."""
-        groups: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        groups: dict[str, tuple[Links, Negatives, Negatives]] = {}
         seeds: dict[str, list[Tensor]] = {}
+        clusters = torch.unique(link_clusters(self._graph, self._relations, links))
         for number, name in enumerate(self._relations):
             chosen = links.select((links.relation == number).nonzero().squeeze(1))
             if not len(chosen):
                 continue
-            tails, heads = self._negatives(name, chosen, part, key_of(key, "negatives", name, part))
-            groups[name] = (chosen.source, chosen.destination, tails, heads)
+            tails, heads = link_negatives(
+                self._graph,
+                self._task,
+                name,
+                chosen,
+                part=part,
+                clusters=clusters,
+                key=key_of(key, "negatives", name, part),
+            )
+            groups[name] = (chosen, tails, heads)
             info = self._graph.manifest.relation(name)
-            seeds.setdefault(info.source, []).extend([chosen.source, heads.flatten()])
-            seeds.setdefault(info.destination, []).extend([chosen.destination, tails.flatten()])
+            seeds.setdefault(info.source, []).extend([chosen.source, heads.ids.flatten()])
+            seeds.setdefault(info.destination, []).extend([chosen.destination, tails.ids.flatten()])
         distinct = {t: torch.unique(torch.cat(ids)) for t, ids in seeds.items()}
         targets = {name: self._link_targets(name, *group, distinct) for name, group in groups.items()}
         excluded = excluded_edges(self._graph, self._relations, links)
-        nodes, layers = expand(self._graph, distinct, self._fanout, key=key, excluded=excluded)
+        nodes, layers = expand(self._graph, distinct, self._sampler, key=key, excluded=excluded)
         return Batch(nodes=nodes, layers=layers, links=targets, key=key)
 
-    def _negatives(self, relation: str, links: Links, part: int, key: int) -> tuple[Tensor, Tensor]:
-        """(tails, heads): int64 K shared by the batch, or int64 B x K."""
-        info, count = self._graph.manifest.relation(relation), len(links)
-        if self._task.negatives == "batch":
-            return links.destination, links.source
-        if self._task.negatives == "joint":
-            tails = self._draw(info.destination, torch.arange(count), 1, part, key_of(key, "tail"))
-            if info.source == info.destination:  # 3n end points, as in the paper
-                return tails.squeeze(1), tails.squeeze(1)
-            heads = self._draw(info.source, torch.arange(count), 1, part, key_of(key, "head"))
-            return tails.squeeze(1), heads.squeeze(1)
-        per_head = self._task.negatives_per_edge // 2
-        per_tail = self._task.negatives_per_edge - per_head
-        rows = hash_ids(0, links.source, links.destination)
-        return (
-            self._draw(info.destination, rows, per_tail, part, key_of(key, "tail")),
-            self._draw(info.source, rows, per_head, part, key_of(key, "head")),
-        )
-
-    def _draw(self, node_type: str, rows: Tensor, columns: int, part: int, key: int) -> Tensor:
-        """int64 rows x columns: nodes of the type, a share of them from the part itself."""
-        anywhere = uniform_ids(key, rows, columns=columns, below=self._graph.ids.count[node_type])
-        first, last = self._graph.manifest.part_range(node_type, part)
-        if first == last:
-            return anywhere
-        local = first + uniform_ids(key_of(key, "local"), rows, columns=columns, below=last - first)
-        coin = uniform_ids(key_of(key, "coin"), rows, columns=columns, below=1 << 30)
-        return torch.where(coin < self._task.local_negatives * (1 << 30), local, anywhere)
-
     def _link_targets(
-        self, relation: str, head: Tensor, tail: Tensor, tails: Tensor, heads: Tensor, seeds: Nodes
+        self, relation: str, links: Links, tails: Negatives, heads: Negatives, seeds: Nodes
     ) -> LinkTargets:
         info = self._graph.manifest.relation(relation)
         source, destination = seeds[info.source], seeds[info.destination]
+        head, tail = links.source, links.destination
         return LinkTargets(
             head=torch.searchsorted(source, head),
             tail=torch.searchsorted(destination, tail),
-            negative_tail=torch.searchsorted(destination, tails),
-            negative_head=torch.searchsorted(source, heads),
-            tail_mask=~self._known(relation, head, tails, tail, turned=False),
-            head_mask=~self._known(relation, tail, heads, head, turned=True),
+            negative_tail=torch.searchsorted(destination, tails.ids),
+            negative_head=torch.searchsorted(source, heads.ids),
+            tail_mask=~self._known(relation, head, tails.ids, tail, turned=False),
+            head_mask=~self._known(relation, tail, heads.ids, head, turned=True),
+            tail_log_q=tails.log_q,
+            head_log_q=heads.log_q,
         )
 
     def _known(self, relation: str, end: Tensor, others: Tensor, truth: Tensor, *, turned: bool) -> Tensor:
@@ -173,26 +177,3 @@ class LinkBatches:
         other_row = other_row[None, :] if shared else other_row
         grid = others[None, :] if shared else others
         return exists[end_row[:, None], other_row] | (grid == truth[:, None])
-
-
-def choose_train_rows(
-    nodes: Mapping[str, Tensor], seeds: Mapping[str, int], types: Sequence[str], *, budget: int, key: int
-) -> Nodes:
-    """Positions of `budget` distinct text nodes that gradients reach, per text type, ascending.
-
-    Targets and negatives come before neighbours; within each the hash decides. Rows left over
-    run forward only (paper 4.4.2, "back-propagate on samples").
-    """
-    draws, kinds, positions = [], [], []
-    for number, node_type in enumerate(types):
-        ids = nodes[node_type]
-        hashes = hash_ids(key_of(key, "train rows", node_type), ids) >> 2
-        hashes[seeds.get(node_type, 0) :] += 1 << 62
-        draws.append(hashes)
-        kinds.append(torch.full_like(ids, number))
-        positions.append(torch.arange(len(ids)))
-    if not types:
-        return {}
-    chosen = torch.cat(draws).argsort(stable=True)[:budget]
-    kind, position = torch.cat(kinds)[chosen], torch.cat(positions)[chosen]
-    return {t: position[kind == number].sort().values for number, t in enumerate(types)}

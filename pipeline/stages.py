@@ -20,7 +20,7 @@ from pipeline.linking import LinkObjective
 from pipeline.model import stage_task
 from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
-from pipeline.sampling import fanouts
+from pipeline.sampling import Sampler, sampler_of
 from pipeline.targets import Texts, read_texts
 from pipeline.trainer import Trainer
 
@@ -43,6 +43,10 @@ class StageRule(Protocol):
         ...
 
     def targets(self, part: int) -> Any: ...
+
+    def clusters(self, targets: Any) -> Tensor:
+        """int64: the cluster of each target."""
+        ...
 
     def batch(self, targets: Any, part: int, key: int) -> Batch:
         """A sampled batch without inputs."""
@@ -86,6 +90,13 @@ class MaskedLMStage:
     def targets(self, part: int) -> Texts:
         return read_texts(self._trainer.graph.manifest, part=part, split="train")
 
+    def clusters(self, targets: Texts) -> Tensor:
+        found = torch.zeros(len(targets), dtype=torch.int64)
+        for number, name in enumerate(self._types):
+            rows = targets.node_type == number
+            found[rows] = self._trainer.graph.ids.cluster_of(name, targets.id[rows])
+        return found
+
     def batch(self, targets: Texts, part: int, key: int) -> Batch:
         return Batch(nodes=self._nodes(targets), key=key)
 
@@ -95,7 +106,7 @@ class MaskedLMStage:
 
     def inputs(self, batch: Batch) -> Batch:
         inputs, encoders = self._trainer.inputs, self._trainer.model.text
-        return inputs.hide_tokens(inputs.texts(batch, budget=None), encoders, share=self._stage.mask)
+        return inputs.hide_tokens(inputs.texts(batch), encoders, share=self._stage.mask)
 
     @torch.no_grad()
     def evaluate(self, split: str, limit: int) -> dict[str, float]:
@@ -128,8 +139,8 @@ class TaskStage:
         plan, graph = trainer.plan, trainer.graph
         task = stage_task(stage, plan, graph.manifest)
         uses_edges = not self.text_only and trainer.model.encoder(stage.task).gnn.uses_edges
-        fanout = fanouts(graph, plan.model) if uses_edges else ()
-        self.objective = OBJECTIVES[task.kind](trainer, task, fanout)
+        sampler = sampler_of(graph, plan.model) if uses_edges else Sampler()
+        self.objective = OBJECTIVES[task.kind](trainer, task, sampler)
         self.metric = self.objective.metric
         self.one_order = self.text_only and len(trainer.texts) == 1 and self.objective.same_order
 
@@ -141,6 +152,9 @@ class TaskStage:
 
     def targets(self, part: int) -> Any:
         return self.objective.targets(part, "train")
+
+    def clusters(self, targets: Any) -> Tensor:
+        return self.objective.clusters(targets)
 
     def batch(self, targets: Any, part: int, key: int) -> Batch:
         return self.objective.batch(targets, part, key)
@@ -182,7 +196,7 @@ class GraphLMStage(TaskStage):
     text_only = True
 
     def inputs(self, batch: Batch) -> Batch:
-        return self._trainer.inputs.texts(batch, budget=None)
+        return self._trainer.inputs.texts(batch)
 
     def tables(self) -> Mapping[str, RowSource]:
         self._encode_texts()
@@ -236,5 +250,5 @@ class JointStage(TaskStage):
         )
 
     def inputs(self, batch: Batch) -> Batch:
-        texts, budget = self._trainer.inputs.texts, self._stage.train_nodes
-        return self.graph_inputs(texts(batch, budget=budget, cache=self._trainer.cache))
+        trainer = self._trainer
+        return self.graph_inputs(trainer.inputs.texts_with_budget(batch, self._stage, trainer.cache))

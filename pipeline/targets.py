@@ -1,15 +1,10 @@
-"""What is trained on and evaluated: target edges, nodes and texts of one part, and their order in time.
-
-Reads the partition's target files. Every trainer knows how many targets each part has, so all make
-the same number of steps without asking each other.
-"""
+"""What is trained on and evaluated: target edges, nodes and texts of one part. Reads the partition's
+target files; in which batch each comes is schedule.py's."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,7 +12,7 @@ from torch import Tensor
 
 from partition.manifest import SPLITS, PartitionManifest
 from partition.reader import read_edge_targets, read_node_targets
-from pipeline.hashing import hash_ids, key_of, permutation
+from pipeline.hashing import hash_ids, key_of
 
 HELD_OUT = 20
 """One in so many texts (mlm) or edges without a split (graph_lm) is kept from training and validated on."""
@@ -145,39 +140,3 @@ def read_texts(manifest: PartitionManifest, *, part: int, split: str) -> Texts:
             types.append(torch.full_like(chosen, number))
             ids.append(chosen)
     return Texts(torch.cat(types), torch.cat(ids))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When a part's targets are used: once per epoch, in an order of its own, in equal shares, so
-    that all parts make the same number of steps however many targets each has."""
-
-    sizes: tuple[int, ...]
-    """Targets of each part."""
-    batch_size: int
-    epochs: float
-    accumulate: int
-    key: int
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return max(1, math.ceil(max(self.sizes) / self.batch_size))
-
-    @property
-    def steps(self) -> int:
-        batches = max(1, round(self.epochs * self.batches_per_epoch))
-        return math.ceil(batches / self.accumulate)
-
-    def rows(self, batch: int, part: int) -> Tensor:
-        """int64: targets of a part in its batch number `batch` (= step * accumulate + i)."""
-        epoch, position = divmod(batch, self.batches_per_epoch)
-        size = self.sizes[part]
-        first = position * size // self.batches_per_epoch
-        last = (position + 1) * size // self.batches_per_epoch
-        return _order(key_of(self.key, epoch, part), size)[first:last]
-
-
-@lru_cache(maxsize=64)
-def _order(key: int, size: int) -> Tensor:
-    """Kept for the epoch: it takes a sort of all targets of the part."""
-    return permutation(key, size)

@@ -108,7 +108,9 @@ class LinkHead(nn.Module):
         (source type, destination type). Without targets the sum is 0 with a gradient of 0.
 
         softmax: half of -log softmax of the true edge against its tail negatives, half against its
-        head negatives. logistic: eq. (2) with weight 1 for the true edge and 1 / n for each of its
+        head negatives, whose scores are corrected where the batch says so (sampled softmax, Bengio &
+        Senecal 2008): sums over negatives are then sums over all nodes on average, however they were
+        drawn. logistic: eq. (2) with weight 1 for the true edge and 1 / n for each of its
         n usable negatives, so that the number of negatives does not shift the balance.
         """
         total = 0 * self.scale.sum()
@@ -133,6 +135,10 @@ class LinkHead(nn.Module):
             by_head = self.score_all(relation, other_heads, tail).T
         else:
             by_head = self.score(relation, other_heads, tail)
+        if targets.tail_log_q is not None:
+            by_tail = by_tail - targets.tail_log_q
+        if targets.head_log_q is not None:
+            by_head = by_head - targets.head_log_q
         return self.loss_of(true, by_tail, targets.tail_mask, by_head, targets.head_mask)
 
     def _heads(self, relation: str, head: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ CLASS_TASKS = {
     "tone": {"kind": "edge_classification", "relations": ["cites"]},
 }
 CLASS_STAGES = [
-    {"name": "topic", "kind": "joint", "task": "topic", "forward_rows": 8},
-    {"name": "tone", "kind": "joint", "task": "tone", "forward_rows": 8},
+    {"name": "topic", "kind": "joint", "task": "topic", "forward_tokens": 64},
+    {"name": "tone", "kind": "joint", "task": "tone", "forward_tokens": 64},
 ]
 
 

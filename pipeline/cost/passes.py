@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config import StagePlan, TrainPlan
-from pipeline.targets import Schedule
+from pipeline.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from pipeline.inputs import Inputs
 from pipeline.lm_work import LMWork
 from pipeline.model import text_types
 from pipeline.records import Records, words
+from pipeline.schedule import stage_schedule
 from pipeline.stages import StageRule
-from pipeline.targets import Schedule
 
 _EDGE_BYTES = 28
 """Of an edge in the reply to a sampling request: seed, relation and source as int64, scale as float32."""
@@ -81,13 +81,8 @@ class Replay:
         manifest = graph.manifest
         self._parts = range(manifest.parts)
         self._targets = [rule.targets(part) for part in self._parts]
-        self.schedule = Schedule(
-            tuple(len(some) for some in self._targets),
-            stage.batch_size,
-            stage.epochs,
-            plan.engine.accumulate,
-            key_of(plan.seed, stage.name, "order"),
-        )
+        clusters = {part: rule.clusters(self._targets[part]) for part in self._parts if stage.clusters}
+        self.schedule = stage_schedule(plan, stage, tuple(len(some) for some in self._targets), clusters)
         self._inputs = Inputs(plan.model, graph, {}, {}, torch.device("cpu"))
         self._cache: EmbeddingCache | None = None
         if stage.kind == "joint" and plan.cache.mode != "exact":
@@ -127,8 +122,10 @@ class Replay:
         chosen = self._targets[part].select(self.schedule.rows(number, part))
         batch = self._rule.batch(chosen, part, key_of(self._plan.seed, self._stage.name, number))
         if self._stage.kind != "gnn_warm":
-            budget = self._stage.train_nodes if self._stage.kind == "joint" else None
-            batch = self._inputs.texts(batch, budget=budget, cache=self._cache)
+            joint, inputs = self._stage.kind == "joint", self._inputs
+            batch = (
+                inputs.texts_with_budget(batch, self._stage, self._cache) if joint else inputs.texts(batch)
+            )
         seconds = time.perf_counter() - started
         costs = graph.take_costs()
         remote = _EDGE_BYTES * costs.get("remote_edges", 0) + _TOKEN_BYTES * costs.get("remote_tokens", 0)

@@ -27,8 +27,9 @@ from pipeline.infer import TEXTS
 from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, text_types
+from pipeline.schedule import Schedule
 from pipeline.stages import HELD_OUT, STAGES
-from pipeline.targets import Schedule, Texts, read_texts
+from pipeline.targets import Texts, read_texts
 
 _BATCHES = 16
 """Drawn per stage, evenly over its time and parts. Of the default graph, LM tokens of a batch of 32 modules
@@ -162,7 +163,7 @@ class Trials:
         return min(total, stage.eval_targets or total) * tokens / max(seen, 1)
 
     def _held_out_texts(self, rule: Any, texts: Texts, stage: StagePlan) -> int:
-        batch = self._inputs.texts(rule.batch(texts, 0, 0), budget=None)
+        batch = self._inputs.texts(rule.batch(texts, 0, 0))
         return sum(self._masked(tokens, stage) for tokens in batch.tokens.values())
 
     def _ends(self, rule: Any, targets: Any, stage: StagePlan) -> int:

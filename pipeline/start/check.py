@@ -158,7 +158,7 @@ def _use(name: str, kind: str, of: Mapping[str, Mapping[str, int]], *, steps: in
 
 
 def _stages(plan: TrainPlan, manifest: PartitionManifest) -> list[Use]:
-    """Steps as targets.Schedule counts them, with the targets spread evenly over two trainers."""
+    """Steps as schedule.Schedule counts them, with the targets spread evenly over two trainers."""
     uses = []
     for stage in plan.stages:
         of, train = _stage_targets(stage, plan, manifest)

@@ -109,7 +109,7 @@ def _train(communities: Any, run: Path, *, hosts: int, trainers: int, zero: int)
         graph,
         lm,
         model={"lm_shared": False},
-        tasks={"cites": {"relations": ["cites"], "local_negatives": 1.0}},
+        tasks={"cites": {"relations": ["cites"], "negative_mix": {"part": 1.0}}},
         engine={"zero": zero, "clip": 0.5},
         stages=[
             {

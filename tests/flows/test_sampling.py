@@ -129,12 +129,13 @@ def test_features_are_those_of_the_table(sampled: Any, toy: tuple[Path, Path, Pa
         assert torch.equal(rank["features"], expected)
 
 
-def test_all_trainers_draw_the_same_neighbours_for_a_key(sampled: Any) -> None:
+@pytest.mark.parametrize("sampler", ["drawn", "labor"])
+def test_all_trainers_draw_the_same_neighbours_for_a_key(sampled: Any, sampler: str) -> None:
     _, out, _ = sampled
     for rank in out[1:]:
-        assert rank["drawn"].keys() == out[0]["drawn"].keys()
-        for name, parts in rank["drawn"].items():
-            for mine, first in zip(parts, out[0]["drawn"][name], strict=True):
+        assert rank[sampler].keys() == out[0][sampler].keys()
+        for name, parts in rank[sampler].items():
+            for mine, first in zip(parts, out[0][sampler][name], strict=True):
                 assert torch.equal(mine, first)
 
 

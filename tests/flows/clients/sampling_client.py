@@ -12,7 +12,7 @@ import torch
 from pipeline.batch import Layer
 from pipeline.config import TrainPlan
 from pipeline.graph import Graph, start_client
-from pipeline.sampling import LinkBatches, excluded_edges, expand, fanouts
+from pipeline.sampling import LinkBatches, Sampler, excluded_edges, expand, sampler_of
 from pipeline.targets import read_links
 
 Triples = dict[str, torch.Tensor]
@@ -36,7 +36,7 @@ def main() -> None:
         start_client(Path(env["LMGNN_PARTITION"]), int(env["LMGNN_HOST"]), env["LMGNN_GRAPH_NAME"])
         graph = Graph(env["LMGNN_GRAPH_NAME"])
     plan = TrainPlan.from_json((run / "plan.json").read_text())
-    everyone = [torch.full((len(graph.relations),), -1)] * 2
+    everyone = Sampler((torch.full((len(graph.relations),), -1),) * 2)
     seeds = {t: torch.arange(rank, graph.ids.count[t], world * 5) for t in graph.ids.types}
     nodes, layers = expand(graph, seeds, everyone, key=1, excluded=NOTHING)
     out = {
@@ -53,12 +53,13 @@ def main() -> None:
     out["features"] = graph.features("venue", torch.arange(graph.ids.count["venue"]))
     out["costs"] = graph.take_costs()
     few = torch.full((len(graph.relations),), 3)
-    drawn = graph.sample({"paper": papers}, few, key=7, excluded=NOTHING)
-    out["drawn"] = {name: (n.destination, n.source, n.scale) for name, n in drawn.items()}
+    for name, labor in (("drawn", False), ("labor", True)):
+        drawn = graph.sample({"paper": papers}, few, key=7, excluded=NOTHING, labor=labor)
+        out[name] = {name: (n.destination, n.source, n.scale) for name, n in drawn.items()}
 
     part = graph.host * graph.manifest.trainers + int(env["LOCAL_RANK"])
     links = read_links(graph.folder, graph.manifest, part=part, relations=["cites"], split="train")
-    batches = LinkBatches(graph, plan.tasks["cites"], ["cites"], fanout=fanouts(graph, plan.model))
+    batches = LinkBatches(graph, plan.tasks["cites"], ["cites"], sampler=sampler_of(graph, plan.model))
     batch = batches.make(links, part=part, key=11)
     out["links"] = torch.stack([links.source, links.destination], dim=1)
     out["excluded"] = excluded_edges(graph, ["cites"], links)

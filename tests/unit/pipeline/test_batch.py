@@ -70,8 +70,14 @@ def full_batch() -> Batch:
         features={"paper": torch.randn(3, 2)},
         learnable={"tag": torch.randn(2, 4, requires_grad=True)},
         # One tensor in several places, as a sampler may well hand them out.
-        links={"cites": LinkTargets(positions, positions, positions[:2], positions[2:], usable, usable)},
+        links={
+            "cites": LinkTargets(positions, positions, positions[:2], positions[2:], usable, usable),
+            "corrected": LinkTargets(
+                *[positions[:0]] * 2, positions, positions, *[usable[:0]] * 2, torch.randn(4), torch.randn(4)
+            ),
+        },
         key=-(2**63),
+        train_scale=2.5,
         stats={"rpc_rows": 3.0},
     )
 

@@ -94,12 +94,17 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
         "model.fanout=[10, 0]",
         "model.pooling=max",
         "model.max_length=2",
+        "model.sampler=ladies",
         "partition.cluster_size=1",
         "tasks.uses.relations=[]",
         "tasks.uses.loss=hinge",
-        "tasks.uses.local_negatives=1.5",
+        "tasks.uses.negative_mix={}",
+        "tasks.uses.negative_mix.part=0",
         "stages.joint.epochs=0",
         "stages.joint.batch_size=0",
+        "stages.joint.clusters=-1",
+        "stages.joint.elsewhere=1.0",
+        "stages.joint.train_choice=random",
         "stages.mlm.mask=1",
         "stages.mlm.kind=mml",
         "engine.zero=3",
@@ -115,6 +120,26 @@ def test_a_value_out_of_range_names_its_key(path, override):
         load_plan(path, [override])
     assert f"plan.toml: {key} = " in str(caught.value)
     assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tasks.uses.negative_mix.parts=1"], r"negative_mix\.parts: unknown key; did you mean 'part'"),
+        (["tasks.uses.log_q=true", "tasks.uses.loss=logistic"], r"log_q corrects a softmax"),
+        (["tasks.uses.log_q=true", "tasks.uses.negatives=batch"], r"take negatives = 'joint'"),
+        (["tasks.uses.log_q=true", "tasks.uses.negative_mix.part=1"], r"give anywhere a weight"),
+    ],
+)
+def test_a_mixture_that_cannot_be_had_is_a_usage_error(path, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_plan(path, overrides)
+
+
+def test_a_share_from_elsewhere_asks_for_clusters(path):
+    with pytest.raises(UsageError, match=r"set stages\.joint\.clusters"):
+        load_plan(path, ["stages.joint.elsewhere=0.1"])
+    assert load_plan(path, ["stages.joint.elsewhere=0.1", "stages.joint.clusters=4"]).stages[1].clusters == 4
 
 
 def test_overrides_reach_every_level(path):

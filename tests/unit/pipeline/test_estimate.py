@@ -27,7 +27,8 @@ from pipeline.cost.offline import OfflineGraph
 from pipeline.cost.table import show
 from pipeline.cost.trial import Trials
 from pipeline.model import LMGNN
-from pipeline.targets import Schedule, read_links, read_texts
+from pipeline.schedule import Schedule
+from pipeline.targets import read_links, read_texts
 
 STAGES = [
     {"name": "mlm", "kind": "mlm", "epochs": 2, "batch_size": 16, "evals": 0},

@@ -47,3 +47,13 @@ def test_owners_and_local_rows_follow_the_ranges() -> None:
     assert ids.part_of("b", torch.arange(4)).tolist() == [0, 2, 2, 3]
     assert ids.local("a", torch.arange(6)).tolist() == [0, 1, 2, 0, 1, 2]
     assert ids.host_first == [0, 4]
+
+
+def test_clusters_are_ranges_of_ids() -> None:
+    ids = IdSpace(MANIFEST)
+    for name, offsets in MANIFEST.offsets.items():
+        clusters = torch.arange(len(offsets) - 1)
+        first, size = ids.cluster_ranges(name, clusters)
+        assert first.tolist() == list(offsets[:-1])
+        nodes = torch.arange(offsets[-1])
+        assert ids.cluster_of(name, nodes).tolist() == clusters.repeat_interleave(size).tolist()

@@ -161,6 +161,24 @@ def test_equal_texts_run_once(model: LMGNN) -> None:
     assert sum(len(ids) for ids in ran) == 36
 
 
+def test_scaled_gradients_of_single_texts_are_on_average_those_of_all(plan: TrainPlan, model: LMGNN) -> None:
+    batch, stage = make_batch("joint"), stage_of(plan, "joint")
+    count = len(batch.nodes["paper"])
+
+    def gradients(rows: Tensor, scale: float) -> dict[str, Tensor]:
+        model.zero_grad()
+        model(replace(batch, train_rows={"paper": rows}, train_scale=scale), stage)[0].backward()
+        return {n: p.grad.double() for n, p in model.named_parameters() if p.grad is not None}
+
+    whole = gradients(torch.arange(count), 1.0)
+    singles = [gradients(torch.tensor([row]), float(count)) for row in range(count)]
+    for name, expected in whole.items():
+        mean = torch.stack([g.get(name, torch.zeros_like(expected)) for g in singles]).mean(0)
+        tolerance = 1e-4 * float(expected.abs().max()) + 1e-6
+        torch.testing.assert_close(mean, expected, rtol=1e-4, atol=tolerance, msg=name)
+    assert max(float(g.abs().max()) for n, g in whole.items() if n.startswith("text.")) > 1e-2
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.cost.passes import evaluations, passes
-from pipeline.targets import Schedule
+from pipeline.schedule import Schedule
 
 TASKS = {
     "cites": TaskPlan(relations=("cites",)),

@@ -35,7 +35,7 @@ def rows() -> dict[str, Tensor]:
     }
 
 
-def links(relation: str, *, joint: bool, seed: int = 1) -> LinkTargets:
+def links(relation: str, *, joint: bool, seed: int = 1, corrected: bool = False) -> LinkTargets:
     generator = torch.Generator().manual_seed(seed)
     heads, tails = ({"author": 12, "paper": 15}[end] for end in ENDS[relation])
     shape = (NEGATIVES,) if joint else (TRUE, NEGATIVES)
@@ -46,6 +46,8 @@ def links(relation: str, *, joint: bool, seed: int = 1) -> LinkTargets:
         negative_head=torch.randint(heads, shape, generator=generator),
         tail_mask=torch.rand(TRUE, NEGATIVES, generator=generator) > 0.3,
         head_mask=torch.rand(TRUE, NEGATIVES, generator=generator) > 0.3,
+        tail_log_q=torch.randn(shape, generator=generator) if corrected else None,
+        head_log_q=torch.randn(shape, generator=generator) if corrected else None,
     )
 
 
@@ -58,21 +60,27 @@ def plain_score(made: LinkHead, relation: str, u: Tensor, v: Tensor) -> Tensor:
 
 
 def score_lists(made: LinkHead, relation: str, h: dict[str, Tensor], targets: LinkTargets, i: int):
-    """(true score, usable tail negatives, usable head negatives) of true edge i."""
+    """(true score, usable tail negatives, usable head negatives) of true edge i, corrected."""
     heads, tails = (h[end] for end in ENDS[relation])
     u, v = heads[targets.head[i]], tails[targets.tail[i]]
 
-    def row(x: Tensor) -> Tensor:
+    def row(x: Tensor | None) -> Tensor:
+        if x is None:
+            return torch.zeros(NEGATIVES)
         return x if x.dim() == 1 else x[i]
 
     by_tail = [
-        plain_score(made, relation, u, tails[j])
-        for j, usable in zip(row(targets.negative_tail), targets.tail_mask[i], strict=True)
+        plain_score(made, relation, u, tails[j]) - log_q
+        for j, log_q, usable in zip(
+            row(targets.negative_tail), row(targets.tail_log_q), targets.tail_mask[i], strict=True
+        )
         if usable
     ]
     by_head = [
-        plain_score(made, relation, heads[j], v)
-        for j, usable in zip(row(targets.negative_head), targets.head_mask[i], strict=True)
+        plain_score(made, relation, heads[j], v) - log_q
+        for j, log_q, usable in zip(
+            row(targets.negative_head), row(targets.head_log_q), targets.head_mask[i], strict=True
+        )
         if usable
     ]
     return plain_score(made, relation, u, v), by_tail, by_head
@@ -80,9 +88,10 @@ def score_lists(made: LinkHead, relation: str, h: dict[str, Tensor], targets: Li
 
 @pytest.mark.parametrize("scorer", ["dot", "distmult"])
 @pytest.mark.parametrize("joint", [True, False])
-def test_softmax_loss_equals_torch_cross_entropy_over_score_lists(scorer, joint):
+@pytest.mark.parametrize("corrected", [True, False])
+def test_softmax_loss_equals_torch_cross_entropy_over_score_lists(scorer, joint, corrected):
     made, h = head(scorer=scorer), rows()
-    targets = {name: links(name, joint=joint) for name in ENDS}
+    targets = {name: links(name, joint=joint, corrected=corrected) for name in ENDS}
     expected = torch.zeros((), dtype=torch.float64)
     first = torch.tensor(0)
     for name, target in targets.items():
@@ -125,6 +134,26 @@ def test_a_true_edge_without_usable_negatives_has_a_finite_loss_and_gradient(los
     assert torch.isfinite(h["author"].grad).all()
 
 
+def test_corrected_negatives_in_right_numbers_give_the_gradient_of_a_softmax_over_all_nodes():
+    """Nodes as often among the negatives as their probabilities say: no noise is left, only the bias."""
+    often = torch.tensor([1, 1, 2, 5, 1, 1, 9, 1, 1, 1, 1, 1, 2, 2, 1])
+    drawn = torch.arange(15).repeat_interleave(often)
+    log_q = (often * 15 / len(drawn)).log()[drawn]
+    everyone = torch.arange(15).repeat(len(drawn) // 15)
+    assert len(everyone) == len(drawn)
+    edge, gradients = torch.tensor([3]), []
+    for tails, correction in ((everyone, None), (drawn, log_q), (drawn, None)):
+        usable = (tails != 3)[None]
+        target = LinkTargets(edge, edge, tails, tails, usable, usable, correction, correction)
+        made, h = head(), rows()
+        h["paper"].requires_grad_()
+        made.loss(h, Batch({}, links={"cites.v1": target}), ENDS)[0].backward()
+        gradients.append((h["paper"].grad, made.scale.grad))
+    for whole, corrected, plain in zip(*gradients, strict=True):
+        assert torch.allclose(corrected, whole, rtol=1e-6)
+        assert not torch.allclose(plain, whole, rtol=0.05)
+
+
 @pytest.mark.parametrize("loss", ["softmax", "logistic"])
 def test_masked_negatives_get_no_gradient(loss):
     made, h = head(loss=loss), {name: values.requires_grad_() for name, values in rows().items()}
@@ -142,7 +171,7 @@ def test_masked_negatives_get_no_gradient(loss):
 
 
 def test_losses_of_two_halves_add_up_to_the_whole():
-    made, h, target = head(), rows(), links("writes", joint=False)
+    made, h, target = head(), rows(), links("writes", joint=False, corrected=True)
     halves = [
         LinkTargets(**{name: getattr(target, name)[part] for name in LinkTargets.__dataclass_fields__})
         for part in (slice(0, 2), slice(2, None))
