@@ -283,7 +283,7 @@ class StagePlan:
     train_nodes: int = 32
     """Distinct text nodes of a batch that gradients reach (joint); the others run forward only."""
     train_choice: str = "degree"
-    """Which texts those are. degree: targets first, then those that most sampled edges leave; uniform: any,
+    """Which texts those are. degree: targets, then negatives, then the neighbours of most; uniform: any,
     with gradients multiplied by texts / chosen, so that they are right on average, if noisier."""
     forward_tokens: int = 1024
     """Tokens that run through the LM at a time, padding included; texts of similar length go together.

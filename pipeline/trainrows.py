@@ -30,8 +30,8 @@ def choose_train_rows(
 ) -> TrainRows:
     """`budget` texts of the text types `types`, or all if there are no more.
 
-    choice "degree": targets first, then their negatives, then neighbours; among equals those with
-    most sampled edges to others, then the hash decides. If no target has text, near neighbours come
+    choice "degree": targets first, then their negatives, then neighbours, of these first those with
+    most sampled edges to others; between equals the hash decides. If no target has text, near neighbours come
     before far ones. "uniform": each text is as likely as any other, and the scale is texts / chosen,
     so that gradients are right on average.
     """
