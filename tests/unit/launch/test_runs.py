@@ -157,7 +157,7 @@ def test_the_partition_command_carries_every_choice_of_the_plan(plan: TrainPlan)
         "--hosts 2 --trainers 3",
         "--method metis --cluster-size 500 --seed 5",
         "--keep-eval-edges --no-reverse --relations uses --relations imports",
-        f"--tokenizer {plan.model.lm} --max-length 64",
+        f"--tokenizer {plan.model.lm} --trainable --max-length 64",
         "--store /s",
     ):
         assert part in line
