@@ -27,7 +27,8 @@ sys.path.insert(0, str(HERE))  # also under `python -P`
 
 from corpus import Corpus, corpus_files, find_packages, hash_files, read_corpus  # noqa: E402
 from kinds import KINDS  # noqa: E402
-from questions import ask_symbols, ask_uses  # noqa: E402
+from lexical import word_features  # noqa: E402
+from questions import ask_modules, ask_uses  # noqa: E402
 from resolve import Pair, find_relations  # noqa: E402
 from wording import masked_texts  # noqa: E402
 
@@ -51,6 +52,7 @@ PACKAGES = (
 """Pure Python, in the lock because the project or one of its dependencies needs them, with
 docstrings on most public names."""
 
+FEATURES = pa.list_(pa.float32())
 MARKER = "corpus.json"
 
 COMMON = (3, 2)
@@ -64,14 +66,16 @@ name = "python_packages"
 path = "nodes/symbol.parquet"
 id = "id"
 text = "text"
-label = "label"
-classes = {packages}
-split = "split"
+features = ["words"]
 
 [nodes.module]
 path = "nodes/module.parquet"
 id = "id"
 text = "text"
+features = ["words"]
+label = "label"
+classes = {module_classes}
+split = "split"
 
 [nodes.parameter]
 path = "nodes/parameter.parquet"
@@ -120,18 +124,22 @@ def make_graph(corpus: Corpus) -> Graph:
     """Relations, labels, splits and masked texts of a corpus."""
     relations = find_relations(corpus)
     uses = ask_uses(corpus, relations)
-    symbols = ask_symbols(corpus)
+    modules = ask_modules(corpus)
     targets = [pair for pair, split in uses.splits.items() if split != "message"]
     texts = masked_texts(corpus, targets)
+    words = word_features([*texts.symbols.values(), *texts.modules.values()])
     takes = common_parameters(corpus)
     nodes = {
         "symbol": _table(
             id=texts.symbols.keys(),
             text=texts.symbols.values(),
-            label=[symbols.labels.get(name) for name in texts.symbols],
-            split=[symbols.splits.get(name) for name in texts.symbols],
-        ),
-        "module": _table(id=texts.modules.keys(), text=texts.modules.values()),
+        ).append_column("words", pa.array(words[: len(texts.symbols)], FEATURES)),
+        "module": _table(
+            id=texts.modules.keys(),
+            text=texts.modules.values(),
+            label=[modules.labels.get(name) for name in texts.modules],
+            split=[modules.splits.get(name) for name in texts.modules],
+        ).append_column("words", pa.array(words[len(texts.symbols) :], FEATURES)),
         "parameter": _table(id=sorted({name for _, name in takes})),
     }
     edges = {
@@ -146,7 +154,7 @@ def make_graph(corpus: Corpus) -> Graph:
         "imports": _edges(sorted(relations.imports)),
     }
     toml = GRAPH_TOML.format(
-        packages=json.dumps(sorted(set(symbols.labels.values()))), uses_classes=json.dumps(KINDS)
+        module_classes=json.dumps(sorted(set(modules.labels.values()))), uses_classes=json.dumps(KINDS)
     )
     return Graph(nodes, edges, toml, uses.reasons)
 
@@ -217,8 +225,8 @@ def build(roots: Mapping[str, Path], out: Path) -> dict[str, Any]:
         "uses": _counts(graph.edges["uses"]["split"]),
         "kinds": _counts(graph.edges["uses"]["label"]),
         "why": dict(sorted(graph.reasons.items())),
-        "symbols": _counts(graph.nodes["symbol"]["split"]),
-        "labels": _counts(graph.nodes["symbol"]["label"]),
+        "modules": _counts(graph.nodes["module"]["split"]),
+        "labels": _counts(graph.nodes["module"]["label"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -265,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     print(f"{'found' if facts['found'] else 'made'} {out} in {time.perf_counter() - start:.1f} s")
     print(f"corpus {facts['corpus']} ({facts['files']} files of {', '.join(facts['packages'])})")
-    for name in ("nodes", "edges", "uses", "kinds", "why", "symbols", "labels"):
+    for name in ("nodes", "edges", "uses", "kinds", "why", "modules", "labels"):
         print(f"{name}: " + ", ".join(f"{count} {what}" for what, count in facts[name].items()))
     return 0
 

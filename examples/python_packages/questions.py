@@ -1,4 +1,4 @@
-"""What is asked about the graph: which edges and symbols are targets, their labels and their splits.
+"""What is asked about the graph: which edges and modules are targets, their labels and their splits.
 
 Owns the reasons why something is no question worth asking. Never touches a text.
 """
@@ -29,8 +29,8 @@ class UsesQuestions:
 
 
 @dataclass(frozen=True)
-class SymbolQuestions:
-    """Symbols that are not in here have no label."""
+class ModuleQuestions:
+    """Modules that are not in here have no label."""
 
     labels: Mapping[str, str]
     splits: Mapping[str, str]
@@ -72,18 +72,15 @@ def _top_class(symbol: str) -> str:
     return f"{module}:{path.partition('.')[0]}"
 
 
-def ask_symbols(corpus: Corpus) -> SymbolQuestions:
-    """The package of each symbol, of the packages that are large enough."""
+def ask_modules(corpus: Corpus) -> ModuleQuestions:
+    """The package of each module, of the packages that are large enough."""
     sizes = Counter(module.package for module in corpus.modules.values())
-    asked = {
-        name: symbol.module
-        for name, symbol in sorted(corpus.symbols.items())
-        if sizes[corpus.modules[symbol.module].package] >= SMALLEST_CLASS
+    labels = {
+        name: module.package
+        for name, module in sorted(corpus.modules.items())
+        if sizes[module.package] >= SMALLEST_CLASS
     }
-    return SymbolQuestions(
-        {name: corpus.modules[module].package for name, module in asked.items()},
-        {name: module_split(module) for name, module in asked.items()},
-    )
+    return ModuleQuestions(labels, {name: node_split(name) for name in labels})
 
 
 def edge_split(pair: Pair) -> str:
@@ -93,9 +90,9 @@ def edge_split(pair: Pair) -> str:
     return "train" if draw < 0.7 else "valid" if draw < 0.8 else "test"
 
 
-def module_split(module: str) -> str:
-    """40 % train, 20 % valid, 40 % test: of whole modules, since a symbol's siblings tell its package."""
-    draw = _draw(module)
+def node_split(node: str) -> str:
+    """40 % train, 20 % valid, 40 % test: there are few modules, and a figure of fewer says little."""
+    draw = _draw(node)
     return "train" if draw < 0.4 else "valid" if draw < 0.6 else "test"
 
 

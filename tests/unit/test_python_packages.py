@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -116,7 +117,7 @@ def _load() -> ModuleType:
 
 
 builder = _load()
-questions, wording = sys.modules["questions"], sys.modules["wording"]  # imported by it
+questions, wording, lexical = (sys.modules[n] for n in ("questions", "wording", "lexical"))  # imported by it
 
 
 def _write(folder: Path, sources: dict[str, str]) -> Path:
@@ -273,21 +274,20 @@ def test_splits_of_links_are_seventy_ten_twenty() -> None:
 
 
 def test_modules_are_split_forty_twenty_forty() -> None:
-    splits = [questions.module_split(f"p.m{i}") for i in range(20_000)]
+    splits = [questions.node_split(f"p.m{i}") for i in range(20_000)]
     for name, share in (("train", 0.4), ("valid", 0.2), ("test", 0.4)):
         assert abs(splits.count(name) / len(splits) - share) < 0.0125  # 3.5 standard deviations
 
 
-def test_symbols_of_large_packages_have_a_label_and_the_split_of_their_module(tmp_path: Path) -> None:
-    modules = {f"p/m{i}.py": "def f(): pass\ndef g(): pass" for i in range(questions.SMALLEST_CLASS)}
+def test_only_modules_of_large_packages_have_a_label(tmp_path: Path) -> None:
+    modules = {f"p/m{i}.py": "" for i in range(questions.SMALLEST_CLASS)}
     _write(tmp_path, {**modules, "q/__init__.py": "def f(): pass"})
     builder.build({"p": tmp_path / "p", "q": tmp_path / "q"}, tmp_path / "graph")
-    table = pq.read_table(tmp_path / "graph" / "nodes" / "symbol.parquet").to_pydict()
+    table = pq.read_table(tmp_path / "graph" / "nodes" / "module.parquet").to_pydict()
     found = dict(zip(table["id"], zip(table["label"], table["split"], strict=True), strict=True))
-    assert found.pop("q:f") == (None, None)
-    assert found == {s: ("p", questions.module_split(s.partition(":")[0])) for s in found}
-    assert len(found) == 2 * questions.SMALLEST_CLASS
-    assert tomllib.loads((tmp_path / "graph" / "graph.toml").read_text())["nodes"]["symbol"]["classes"] == [
+    assert found.pop("q") == (None, None)
+    assert found == {m: ("p", questions.node_split(m)) for m in found}
+    assert tomllib.loads((tmp_path / "graph" / "graph.toml").read_text())["nodes"]["module"]["classes"] == [
         "p"
     ]
 
@@ -431,7 +431,8 @@ def test_graph_toml_names_every_table_and_column(shop: Path) -> None:
         ends = ["src_id", "dst_id"] if kind == "edges" else []  # the names that graph.toml takes for granted
         for table in raw[kind].values():
             names = pq.read_schema(shop / table["path"]).names
-            assert sorted([*ends, *(table[key] for key in keys if key in table)]) == sorted(names)
+            named = [*ends, *table.get("features", []), *(table[key] for key in keys if key in table)]
+            assert sorted(named) == sorted(names)
 
 
 @pytest.fixture(scope="module")
@@ -519,3 +520,17 @@ def test_the_command_makes_the_default_graph(tmp_path: Path) -> None:
     _assert_no_target_is_named(tmp_path / "graph", at_least=5_000)
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout.startswith("found")
+
+
+def test_word_features_tell_texts_of_the_same_words_from_others() -> None:
+    texts = ["open the file", "open the file", "walk a graph", "walk along a graph", "open the door"]
+    rows = np.array(lexical.word_features(texts))
+    assert rows.shape == (5, lexical.WIDTH)
+    near = rows @ rows.T
+    assert near[0, 1] == pytest.approx(near[0, 0])
+    assert near[0, 4] > near[0, 2] + 0.1
+    assert near[2, 3] > near[2, 4] + 0.1
+
+
+def test_texts_without_a_common_word_have_empty_features() -> None:
+    assert not np.array(lexical.word_features(["one", "two"])).any()
