@@ -101,6 +101,8 @@ class _Loop:
             progress.cache = trainer.cache.state
         if resumed is not None:
             trainer.load(resumed, self.engine)
+            if trainer.cache is not None and trainer.left_out_of_checkpoints:
+                trainer.record.event("cache_cold", node_types=trainer.left_out_of_checkpoints)
         steps = self.schedule.steps
         trainer.record.stage(
             self.stage.name,

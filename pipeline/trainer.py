@@ -223,9 +223,15 @@ class Trainer:
         if state and self.sparse:
             tables |= self.sparse.tables()
         if state and self.cache:
-            limit = self.plan.cache.checkpoint_gib * (1 << 30)
-            tables |= {f"{t}|text": text.records for t, text in self.texts.items() if text.bytes <= limit}
+            kept = [t for t in self.texts if t not in self.left_out_of_checkpoints]
+            tables |= {f"{t}|text": self.texts[t].records for t in kept}
         return tables
+
+    @property
+    def left_out_of_checkpoints(self) -> list[str]:
+        """Text types whose stored embeddings are too many for a checkpoint."""
+        limit = self.plan.cache.checkpoint_gib * (1 << 30)
+        return [t for t, text in self.texts.items() if text.bytes > limit]
 
     def _part_range(self, table: str, part: int) -> tuple[int, int]:
         return self.graph.manifest.part_range(table.partition("|")[0], part)
