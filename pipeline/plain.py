@@ -28,6 +28,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
+def check(condition: bool, key: str, value: object, expected: str) -> None:
+    """UsageError unless the condition holds."""
+    if not condition:
+        raise UsageError(f"{key} = {value!r}: expected {expected}")
+
+
+def check_named(condition: bool, key: str, value: object, expected: str) -> None:
+    """`check` of a key in a table that the file gives a name: `build` puts that in front."""
+    if not condition:
+        raise ValueProblem(f"{key} = {value!r}: expected {expected}")
+
+
+def distinct(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == len(names)
+
+
 def build(cls: type[T], raw: object, where: str) -> T:
     """Fill a dataclass from parsed TOML or JSON; unknown, missing and mistyped keys are errors."""
     if not isinstance(raw, Mapping):

@@ -1,4 +1,4 @@
-"""Every key of a plan as a page: default, range and the sentence beside its field in config.py.
+"""Every key of a plan as a page: default, range and the sentence beside its field.
 
 `python -m pipeline.plan_reference > docs/plan.md` writes it; a test compares the two. Ranges are what the
 checks of __post_init__ expect, where they say so in plain words.
@@ -14,8 +14,9 @@ import sys
 import typing
 from collections.abc import Iterator
 
-from pipeline import config
+from pipeline import config, plan_stages, plan_tables
 
+_CONSTANTS = {**vars(plan_tables), **vars(plan_stages)}
 _TABLES = (
     ("", config.TrainPlan, "The top of the file."),
     ("[graph]", config.GraphPlan, ""),
@@ -24,6 +25,7 @@ _TABLES = (
     ("[tasks.NAME]", config.TaskPlan, "One table for each task; the name is yours."),
     ("[[stages]]", config.StagePlan, "One table for each stage, in their order."),
     ("[engine]", config.EnginePlan, ""),
+    ("[cache]", config.CachePlan, ""),
 )
 _HEAD = """\
 # The plan, key by key
@@ -85,15 +87,15 @@ def _ranges(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _words(node: ast.expr) -> str:
-    """A string, or `", ".join(NAMES)` over a constant of config.py; empty for anything else."""
+    """A string, or `", ".join(NAMES)` over a constant beside the dataclass; empty for anything else."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join"):
         return ""
     between, names = node.func.value, node.args[0]
-    if not (isinstance(between, ast.Constant) and isinstance(names, ast.Name) and hasattr(config, names.id)):
+    if not (isinstance(between, ast.Constant) and isinstance(names, ast.Name) and names.id in _CONSTANTS):
         return ""
-    return str(between.value).join(getattr(config, names.id))
+    return str(between.value).join(_CONSTANTS[names.id])
 
 
 def _kind(hint: object) -> str:

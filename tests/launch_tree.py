@@ -86,7 +86,15 @@ class Tree:
 def make_tree(path: Path) -> Tree:
     for package, files in {
         "partition": ("__init__.py", "errors.py", "manifest.py", "paths.py"),
-        "pipeline": ("__init__.py", "config.py", "overview.py", "plain.py", "plan_check.py"),
+        "pipeline": (
+            "__init__.py",
+            "config.py",
+            "overview.py",
+            "plain.py",
+            "plan_check.py",
+            "plan_stages.py",
+            "plan_tables.py",
+        ),
     }.items():
         (path / package).mkdir(parents=True)
         for name in files:
