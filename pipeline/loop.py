@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from partition.errors import DataError
+from pipeline.ahead import Ahead
 from pipeline.batch import Batch
 from pipeline.cache import CacheState
 from pipeline.checkpoint import Checkpoint
@@ -83,6 +84,7 @@ class _Loop:
             weight_decay=stage.weight_decay,
             device=trainer.device,
         )
+        self.ahead = Ahead(self._draw)
         self.progress = Progress(stage.name, self.rule.metric)
         self.best = trainer.stage_store(stage.name)
         steps = self.schedule.steps
@@ -150,6 +152,9 @@ class _Loop:
         clock.lap("compute_s")
         factor = rate_factor(step, self.schedule.steps, self.stage.warmup)
         norm = self.engine.step(factor)
+        clock.lap("step_s")
+        self.ahead.settle()
+        clock.lap("sample_s")
         if trainer.sparse is not None:
             trainer.sparse.step(self.stage.embedding_rate * factor, weight=self.engine.embedding_weight)
         cached: dict[str, float] = {}
@@ -175,7 +180,18 @@ class _Loop:
         return bool(asked)
 
     def _batches(self, step: int, clock: _Clock) -> list[tuple[int, Batch]]:
-        """This trainer's batches of one step: `accumulate` of each of its parts."""
+        """This trainer's batches of one step, filled. The next step's are drawn meanwhile: until
+        `ahead.settle` nothing else may ask the graph."""
+        made = self.ahead.take(step)
+        clock.lap("sample_s")
+        filled = [(part, self.rule.inputs(batch)) for part, batch in made]
+        if step + 1 < self.schedule.steps:
+            self.ahead.start(step + 1)
+        clock.lap("fetch_s")
+        return filled
+
+    def _draw(self, step: int) -> list[tuple[int, Batch]]:
+        """`accumulate` batches of each of this trainer's parts, without inputs."""
         trainer, made = self.trainer, []
         for turn in range(trainer.plan.engine.accumulate):
             number = step * trainer.plan.engine.accumulate + turn
@@ -183,10 +199,7 @@ class _Loop:
             for part in trainer.parts:
                 chosen = self.targets[part].select(self.schedule.rows(number, part))
                 made.append((part, self.rule.batch(chosen, part, key)))
-        clock.lap("sample_s")
-        filled = [(part, self.rule.inputs(batch)) for part, batch in made]
-        clock.lap("fetch_s")
-        return filled
+        return made
 
     def _lm_work(self) -> LMWork:
         return sum((encoder.work for encoder in self.trainer.model.text.distinct()), LMWork())
@@ -248,6 +261,7 @@ class _Loop:
                 trainer.load(best, None)
         progress.finished, trainer.cache, progress.cache = True, None, None
         self._checkpoint()
+        self.ahead.close()
         self.engine.close()
 
 
