@@ -10,12 +10,12 @@ examples/debian/build.py. Plans are tuned on validation figures only.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from runs import ensure_run, read_json, steps, write_json
 
 HERE = Path(__file__).resolve().parent
 PLANS = ("section", "depends", "relation")
@@ -35,53 +35,36 @@ def main() -> int:
     options = parser.parse_args()
     for name in options.tasks:
         folder = options.runs / name
-        if not (folder / "outcome.json").exists() or _json(folder / "outcome.json")["exit_code"]:
-            command = [
-                sys.executable,
-                "-P",
-                "-m",
-                "launch",
-                "run",
-                "--config",
-                str(HERE / "debian" / f"{name}.toml"),
-            ]
-            command += ["--set", f"graph.path={options.graph}", "--run-dir", str(folder)]
-            subprocess.run(command, check=True)
+        ensure_run(HERE / "debian" / f"{name}.toml", folder, changes={"graph.path": options.graph})
         _record(options.output, name, folder)
-    missed = [name for name, task in _json(options.output)["tasks"].items() if task["test"] <= task["floor"]]
+    missed = [
+        name for name, task in read_json(options.output)["tasks"].items() if task["test"] <= task["floor"]
+    ]
     print(f"written to {options.output}" + (f"; below their floors: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0
 
 
 def _record(output: Path, name: str, folder: Path) -> None:
     """Add a finished run to the results, with what it cost."""
-    task = _json(folder / "metrics.json")["tasks"][name]
-    outcome = _json(folder / "outcome.json")
+    task = read_json(folder / "metrics.json")["tasks"][name]
+    outcome = read_json(folder / "outcome.json")
     task |= {
         "floor": FLOORS[name],
         "job_seconds": round(outcome["seconds"]),
         "peak_bytes": outcome["peak_bytes"],
     }
     task["lm_tokens"] = _lm_tokens(folder)
-    results: dict[str, Any] = _json(output) if output.exists() else {"tasks": {}}
+    results: dict[str, Any] = read_json(output) if output.exists() else {"tasks": {}}
     results["tasks"][name] = task
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(output, results)
 
 
 def _lm_tokens(folder: Path) -> Mapping[str, float]:
     """Stage -> LM tokens (pipeline/lm_work.py) of its training steps, over all trainers."""
     found: dict[str, float] = {}
-    for path in folder.glob("events*.jsonl"):
-        for line in path.read_text().splitlines():
-            event = json.loads(line)
-            if event["event"] == "step":
-                found[event["stage"]] = found.get(event["stage"], 0.0) + event.get("lm_tokens", 0.0)
+    for event in steps(folder):
+        found[event["stage"]] = found.get(event["stage"], 0.0) + event.get("lm_tokens", 0.0)
     return found
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 if __name__ == "__main__":
