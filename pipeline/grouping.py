@@ -72,13 +72,16 @@ def split_texts(tokens: Ragged, train_rows: Tensor) -> TextSplit:
 
 def sub_batches(lengths: Tensor, budget: int) -> Iterator[Tensor]:
     """Positions (int64) of texts of `lengths` (int64 N) in sub-batches of at most `budget` tokens each,
-    padding included, and one text at least; the longest first, so that memory peaks at once."""
+    padding included, and one text at least; the longest first, so that memory peaks at once. Texts without
+    tokens have one of their own: there is nothing to run in it."""
     order = lengths.argsort(descending=True, stable=True)
-    longest, start = lengths[order].tolist(), 0
+    longest, start = lengths[lengths > 0].sort(descending=True).values.tolist(), 0
     while start < len(longest):
-        rows = max(1, budget // max(1, longest[start]))
-        yield order[start : start + rows]
+        rows = max(1, budget // longest[start])
+        yield order[start : min(start + rows, len(longest))]
         start += rows
+    if len(order) > len(longest):
+        yield order[len(longest) :]
 
 
 def _hashes(tokens: Ragged, turn: int) -> Tensor:

@@ -58,7 +58,9 @@ def test_sub_batches_hold_every_text_once_within_the_budget(lengths: list[int], 
     for piece, after in itertools.pairwise([*pieces, []]):
         longest = max(lengths[i] for i in piece)
         assert len(piece) * longest <= budget or len(piece) == 1
-        if after:  # one more would not fit, and none is longer
+        empty = [lengths[i] == 0 for i in piece]
+        assert all(empty) or not any(empty)
+        if any(lengths[i] for i in after):  # one more would not fit, and none is longer
             assert (len(piece) + 1) * longest > budget
             assert min(lengths[i] for i in piece) >= max(lengths[i] for i in after)
 
