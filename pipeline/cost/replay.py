@@ -37,6 +37,7 @@ class BatchCost:
     """One batch of one part."""
 
     part: int
+    targets: int
     batch: Batch
     """Without features and learnable rows."""
     work: LMWork
@@ -73,11 +74,13 @@ class Replay:
         *,
         text_width: int,
         full_at_start: bool,
+        keep_trained: bool,
     ) -> None:
         """`rule`: the stage's; `text_width`: of text embeddings; `full_at_start`: every embedding is there
-        and fresh at the first step, as after an evaluation, or none is."""
+        and fresh at the first step, as after an evaluation, or none is; `keep_trained`: as of the
+        EmbeddingCache."""
         self._plan, self._stage, self._graph, self._rule = plan, stage, graph, rule
-        self._row_bytes = 8 * words(text_width)
+        self._row_bytes, self._keep_trained = 8 * words(text_width), keep_trained
         manifest = graph.manifest
         self._parts = range(manifest.parts)
         self._targets = [rule.targets(part) for part in self._parts]
@@ -95,7 +98,7 @@ class Replay:
                 manifest,
                 state=state,
                 parts_of=[[part] for part in self._parts],
-                keep_trained=False,
+                keep_trained=keep_trained,
             )
 
     def empty_cache(self) -> None:
@@ -107,9 +110,12 @@ class Replay:
         return self._cache is not None
 
     def steps(self, numbers: Iterable[int]) -> Iterator[list[BatchCost]]:
-        """All parts' batches of each step; steps must be consecutive for the cache to be right."""
-        for number in numbers:
-            made = [self.one(number, part) for part in self._parts]
+        """All parts' batches of each step, `accumulate` of each part; steps must be consecutive for the
+        cache to be right."""
+        turns = self.schedule.accumulate
+        for step in numbers:
+            batches = range(step * turns, (step + 1) * turns)
+            made = [self.one(number, part) for number in batches for part in self._parts]
             if self._cache is not None:
                 self._store(made)
             yield made
@@ -131,7 +137,8 @@ class Replay:
         remote = _EDGE_BYTES * costs.get("remote_edges", 0) + _TOKEN_BYTES * costs.get("remote_tokens", 0)
         found = sum(len(rows) for rows in batch.hits.values())
         work = sum((self._work(batch, t) for t in batch.tokens), LMWork())
-        return BatchCost(part, batch, work, found, int(remote) + self._remote_rows(batch), seconds)
+        remote_bytes = int(remote) + self._remote_rows(batch)
+        return BatchCost(part, len(chosen), batch, work, found, remote_bytes, seconds)
 
     def _remote_rows(self, batch: Batch) -> int:
         """Bytes of embeddings that other hosts hold: all texts in gnn_warm, else those looked up."""
@@ -166,20 +173,24 @@ class Replay:
         )
 
     def _store(self, made: Sequence[BatchCost]) -> None:
-        """Note which embeddings the step computed without gradients."""
+        """Note which embeddings the step computed and keeps."""
         assert self._cache is not None
         state = self._cache.state
-        if self._plan.cache.mode != "frozen":
-            for cost in made:
-                for node_type, table in self._tables.items():
-                    ids = cost.batch.nodes.get(node_type)
-                    if ids is not None and node_type in cost.batch.train_rows:
-                        computed = torch.ones(len(ids), dtype=torch.bool)
-                        computed[cost.batch.hits[node_type]] = False
-                        computed[cost.batch.train_rows[node_type]] = False
-                        table.model[ids[computed]] = state.model
-                        table.step[ids[computed]] = state.steps
+        for cost in made if self._plan.cache.mode != "frozen" else ():
+            for node_type, table in self._tables.items():
+                if node_type in cost.batch.train_rows:
+                    ids = cost.batch.nodes[node_type][self._kept(cost.batch, node_type)]
+                    table.model[ids], table.step[ids] = state.model, state.steps
         self._cache.state = replace(state, steps=state.steps + 1)
+
+    def _kept(self, batch: Batch, node_type: str) -> Tensor:
+        """bool N: what ran, without texts that gradients reached, or equal ones, unless they are kept."""
+        kept = torch.ones(len(batch.nodes[node_type]), dtype=torch.bool)
+        if not self._keep_trained:
+            split = split_texts(batch.tokens[node_type], batch.train_rows[node_type])
+            kept = split.row >= len(split.trained)
+        kept[batch.hits[node_type]] = False
+        return kept
 
 
 def _padded(lengths: Tensor, budget: int) -> int:

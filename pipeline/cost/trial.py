@@ -28,7 +28,7 @@ from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, text_types
 from pipeline.schedule import Schedule
-from pipeline.stages import HELD_OUT, STAGES
+from pipeline.stages import HELD_OUT, STAGES, StageRule
 from pipeline.targets import Texts, read_texts
 
 _BATCHES = 16
@@ -95,7 +95,9 @@ class Trials:
             if schedule.steps > self._plan.cache.max_age and self._plan.cache.mode == "bounded":
                 # As many steps from an empty cache compute what they will in the long run: each text once.
                 replay.empty_cache()
-            window = min(schedule.steps, self._plan.cache.max_age + 1, max(4, _CACHED // parts))
+            window = min(
+                schedule.steps, self._plan.cache.max_age + 1, max(4, _CACHED // (parts * schedule.accumulate))
+            )
             drawn = [cost for step in replay.steps(range(window)) for cost in step]
         else:
             total = schedule.steps * schedule.accumulate * parts
@@ -112,17 +114,22 @@ class Trials:
             batch=replace(drawn[len(drawn) // 2].batch, **_NO_TEXTS),
         )
 
-    def replay(self, stage: StagePlan) -> Replay:
-        """A stage's batches, one after the other."""
-        rule = STAGES[stage.kind](self._bench, stage)
-        encoder = next(self._bench.model.text.distinct(), None)
+    def rule(self, stage: StagePlan) -> StageRule:
+        """What draws a stage's batches."""
+        return STAGES[stage.kind](self._bench, stage)  # type: ignore[no-any-return]
+
+    def replay(self, stage: StagePlan, rule: StageRule | None = None) -> Replay:
+        """A stage's batches, one after the other; `rule` in place of the stage's own."""
+        encoders = self._bench.model.text
+        encoder = next(encoders.distinct(), None)
         return Replay(
             self._plan,
             stage,
             self._graph,
-            rule,
+            rule or self.rule(stage),
             text_width=encoder.width if encoder else 0,
             full_at_start=stage.evals > 0,
+            keep_trained=not encoders.has_dropout,
         )
 
     def whole_graph(self, budget: int) -> float:
