@@ -23,6 +23,7 @@ HANDED_ON = {
     "check": ("pipeline", "what a folder, graph.toml or plan means, and what is odd: `lmgnn check FOLDER`"),
     "partition": ("partition", "build, list, show and verify partitioned graphs"),
     "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan.json on a finished partition"),
+    "bench": ("pipeline", "what a batch costs in texts, LM tokens and bytes: `lmgnn bench batches --help`"),
     "leaks": ("pipeline", "look for answers that lie in the edges and texts which a plan's model sees"),
     "baselines": ("pipeline", "classical baselines for a run's tasks: `lmgnn baselines latest`"),
     "report": ("pipeline", "write a run's report.html again: `lmgnn report latest`"),

@@ -23,6 +23,7 @@ COMMANDS = {
     "init": ("pipeline.start.init", "tables of a folder -> a guessed graph.toml and a first plan"),
     "check": ("pipeline.start.check", "what a graph.toml or a plan means, and what is odd about it"),
     "estimate": ("pipeline.cost.estimate", "LM tokens, time, memory and disk of a plan before it runs"),
+    "bench": ("pipeline.cost.batches", "what a stage's batches cost: texts, LM tokens, bytes, one by one"),
     "leaks": ("pipeline.leaks.command", "answers to a plan's tasks that lie in what the model sees"),
     "baselines": ("pipeline.baselines.compare", "classical baselines for the tasks of a run"),
     "report": ("pipeline.report.page", "one HTML file about a run"),

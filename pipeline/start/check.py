@@ -30,9 +30,6 @@ from pipeline.start.init import read_schema
 from pipeline.start.sizes import TRAINERS
 from pipeline.targets import HELD_OUT, read_texts
 
-_HOME = Path(__file__).resolve().parents[2]
-"""The checkout, which a plan's relative paths count from where its own folder has no such thing."""
-
 _NODES_PER_NEGATIVE = 10
 """Nodes of a destination type for each of a task's eval_negatives, below which a warning is due."""
 
@@ -105,16 +102,22 @@ def _find(what: str) -> tuple[TrainPlan | None, str]:
     if path.name == GRAPH_FILE:
         return None, str(path.parent)
     plan = load_plan(path)
-    return plan, _graph_folder(plan, path.parent)
+    return plan, graph_folder(plan, path.parent)
 
 
-def _graph_folder(plan: TrainPlan, folder: Path) -> str:
+def home() -> Path:
+    """What a plan's relative paths count from where its own folder has no such thing: the checkout, or
+    the current folder when there is none."""
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+
+
+def graph_folder(plan: TrainPlan, folder: Path) -> str:
     """Where a plan's graph is, by the rule in launch/runs.py; UsageError if it has yet to be made."""
     name = plan.graph.path
     if "://" in name:
         return name
-    home = _HOME if (_HOME / "pyproject.toml").exists() else Path.cwd()
-    found = (folder if (folder / name).exists() else home) / name
+    found = (folder if (folder / name).exists() else home()) / name
     if plan.graph.builder and not (found / GRAPH_FILE).exists():
         raise UsageError(
             f"{found}: graph.builder has not made it yet",

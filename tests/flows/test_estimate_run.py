@@ -11,6 +11,8 @@ import torch
 from toy import build_partition, plan_of, run_processes
 
 from partition.manifest import PartitionManifest
+from pipeline.config import TrainPlan
+from pipeline.cost.batches import stage_batches
 from pipeline.cost.estimate import estimate
 from pipeline.cost.figures import Estimate, StageCost
 from pipeline.events import read_events
@@ -42,6 +44,8 @@ STAGES = [
 
 
 class Case(NamedTuple):
+    plan: TrainPlan
+    partition: Path
     told: Estimate
     run: Path
     events: list[list[dict]]
@@ -52,12 +56,13 @@ class Case(NamedTuple):
 def case(toy, tmp_path_factory) -> Case:
     graph, lm, store = toy
     folder = build_partition(graph, lm, store, hosts=1, trainers=2)
-    plan = plan_of(graph, lm, tasks=TASKS, stages=STAGES, engine={"checkpoint_every": 3})
+    still = {"drift": -1.0}  # the age bound stays, as in a replay
+    plan = plan_of(graph, lm, tasks=TASKS, stages=STAGES, engine={"checkpoint_every": 3}, cache=still)
     run = tmp_path_factory.mktemp("estimated")
     client = Path(__file__).parent / "clients" / "counting_worker.py"
     run_processes(plan, folder, run, hosts=1, trainers=2, client=client)
     told = estimate(plan, PartitionManifest.load(folder), folder, run)
-    return Case(told, run, [read_events(run, rank) for rank in range(2)])
+    return Case(plan, folder, told, run, [read_events(run, rank) for rank in range(2)])
 
 
 def of(case: Case, stage: str, event: str) -> list[dict]:
@@ -95,6 +100,24 @@ def test_the_batches_that_are_measured_are_batches_of_the_run(case: Case, stage:
     steps = sorted(of(case, stage, "step"), key=lambda step: (step["step"], step["rank"]))
     drawn = torch.linspace(0, len(steps) - 1, min(len(steps), 16)).long().tolist()
     assert row(case, stage).nodes_per_batch == round(mean(steps[i]["nodes"] for i in drawn))
+
+
+@pytest.mark.parametrize("name", ["mlm", "graph_lm", "topic_lm", "cites_warm", "joint"])
+def test_batches_drawn_without_a_run_cost_what_the_run_counts(case: Case, name: str) -> None:
+    """To the last token, with a cache that a language model without dropout also keeps trained texts in."""
+    stage = next(stage for stage in case.plan.stages if stage.name == name)
+    steps = of(case, name, "step")
+    manifest = PartitionManifest.load(case.partition)
+    told = stage_batches(
+        case.plan, stage, manifest, case.partition, steps=max(step["step"] for step in steps)
+    ).means
+    sums = {key: sum(step.get(key, 0.0) for step in steps) for key in ("lm_tokens", "nodes")}
+    assert told.batches == len(steps)
+    assert told.nodes * told.batches == pytest.approx(sums["nodes"])
+    assert told.lm_tokens_per_target * told.targets * told.batches == pytest.approx(sums["lm_tokens"])
+    for kind in ("trained", "forward"):
+        rows = sum(step.get(f"lm_rows_{kind}", 0.0) for step in steps)
+        assert getattr(told, f"lm_rows_{kind}") * told.batches == pytest.approx(rows)
 
 
 def size(folder: Path) -> int:
