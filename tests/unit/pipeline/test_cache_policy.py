@@ -1,0 +1,157 @@
+"""The embedding cache's policy on one trainer: what is served, what is recomputed, how the bound moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.batch import Batch
+from pipeline.cache import EmbeddingCache, first_state
+from pipeline.config import CachePlan
+from pipeline.records import Records, Stamp, pack, unpack, words
+
+NODES, WIDTH = 200, 8
+MANIFEST = SimpleNamespace(parts=1, part_range=lambda node_type, part: (0, NODES))
+
+
+class InMemory:
+    """A TextTable without hosts."""
+
+    width = WIDTH
+
+    def __init__(self) -> None:
+        self.stored = torch.zeros(NODES, words(WIDTH), dtype=torch.int64)
+        self.records = SimpleNamespace(put=self._put)
+
+    def _put(self, ids: Tensor, records: Tensor) -> None:
+        self.stored[ids] = records
+
+    def look_up(self, ids: Tensor) -> Records:
+        return unpack(self.stored[ids], ids, WIDTH)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """A process group of one."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def cache_of(**settings: Any) -> tuple[EmbeddingCache, InMemory]:
+    table, plan = InMemory(), CachePlan(**settings)
+    made = EmbeddingCache(
+        plan,
+        cast(Any, {"note": table}),
+        cast(Any, MANIFEST),
+        state=first_state(plan, "joint", "lm"),
+        parts_of=[[0]],
+        keep_trained=False,
+    )
+    return made, table
+
+
+def batch_of(ids: Tensor, trained: Tensor | None = None) -> Batch:
+    rows = torch.zeros(0, dtype=torch.int64) if trained is None else trained
+    return Batch(nodes={"note": ids}, train_rows={"note": rows}, key=5)
+
+
+def fill(table: InMemory, cache: EmbeddingCache, step: Tensor) -> None:
+    """Every embedding is ones, computed at the step of its node."""
+    for number in step.unique().tolist():
+        ids = (step == number).nonzero().squeeze(1)
+        table.stored[ids] = pack(torch.ones(len(ids), WIDTH), ids, Stamp(cache.state.model, number))
+
+
+def drifted(cache: EmbeddingCache, table: InMemory, share: float) -> None:
+    """One step in which all texts are computed again, a share of them turned round."""
+    fill(table, cache, torch.full((NODES,), cache.state.steps))
+    found = cache.find(batch_of(torch.arange(NODES)))
+    rows = torch.ones(NODES, WIDTH)
+    again = found.stale["note"]
+    rows[again[: round(share * len(again))]] *= -1
+    everyone = torch.ones(NODES, dtype=torch.bool)
+    everyone[found.hits["note"]] = False
+    cache.keep(found, {"note": rows}, {"note": everyone})
+    cache.commit()
+
+
+def test_the_oldest_share_of_what_is_found_is_computed_again() -> None:
+    cache, table = cache_of(max_age=50, refresh=0.1)
+    cache.state.steps = 40
+    age = torch.arange(NODES) % 40
+    fill(table, cache, 40 - age)
+    found = cache.find(batch_of(torch.arange(NODES)))
+    again = found.stale["note"]
+    assert len(again) == NODES // 10
+    assert int(age[again].min()) >= int(age[found.hits["note"]].max())
+    assert sorted([*again.tolist(), *found.hits["note"].tolist()]) == list(range(NODES))
+
+
+@pytest.mark.parametrize(("mode", "found"), [("bounded", 100), ("unbounded", 150)])
+def test_what_is_too_old_counts_as_missing_unless_there_is_no_bound(mode: str, found: int) -> None:
+    cache, table = cache_of(mode=mode, max_age=3, refresh=0.0)
+    cache.state.steps = 10
+    fill(table, cache, torch.tensor([7] * 100 + [6] * 100))
+    trained = torch.arange(150, 200)  # never from the cache
+    assert len(cache.find(batch_of(torch.arange(NODES), trained)).hits["note"]) == found
+
+
+def test_embeddings_of_the_model_that_the_stage_starts_from_are_as_old_as_the_stage() -> None:
+    cache, table = cache_of(max_age=3, refresh=0.0)
+    ids = torch.arange(NODES)
+    table.stored[:] = pack(torch.ones(NODES, WIDTH), ids, Stamp(cache.state.start, 0))
+    for steps, hits in ((0, NODES), (3, NODES), (4, 0)):
+        cache.state.steps = steps
+        assert len(cache.find(batch_of(ids)).hits["note"]) == hits
+
+
+def test_embeddings_of_another_model_are_not_served() -> None:
+    cache, table = cache_of()
+    ids = torch.arange(NODES)
+    table.stored[:] = pack(torch.ones(NODES, WIDTH), ids, Stamp(cache.state.model ^ 1, 0))
+    assert not len(cache.find(batch_of(ids)).hits["note"])
+
+
+def test_the_bound_halves_while_embeddings_drift_and_rises_again_to_the_plan_s() -> None:
+    cache, table = cache_of(max_age=16, refresh=1.0)
+    bounds = []
+    for share in (0.06, 0.06, 0.04, 0.0, 0.0, 0.0):
+        drifted(cache, table, share)
+        bounds.append(cache.state.max_age)
+    assert bounds == [8, 4, 4, 8, 16, 16]
+
+
+def test_few_recomputed_texts_move_no_bound() -> None:
+    cache, table = cache_of(max_age=16, refresh=0.1)  # 20 a step, fewer than are enough
+    drifted(cache, table, 1.0)
+    assert cache.state.max_age == 16
+    for _ in range(3):
+        drifted(cache, table, 1.0)
+    assert cache.state.max_age == 8
+
+
+def test_a_frozen_cache_stores_nothing() -> None:
+    cache, table = cache_of(mode="frozen")
+    before = table.stored.clone()
+    found = cache.find(batch_of(torch.arange(NODES)))
+    cache.keep(found, {"note": torch.ones(NODES, WIDTH)}, {"note": torch.ones(NODES, dtype=torch.bool)})
+    cache.commit()
+    assert torch.equal(table.stored, before)
+
+
+def test_rows_computed_for_gradients_are_not_stored_where_dropout_makes_noise_of_them() -> None:
+    cache, table = cache_of()
+    found = cache.find(batch_of(torch.arange(NODES), torch.arange(10)))
+    clean = torch.ones(NODES, dtype=torch.bool)
+    clean[:10] = False
+    cache.keep(replace(found), {"note": torch.ones(NODES, WIDTH)}, {"note": clean})
+    cache.commit()
+    assert table.look_up(torch.arange(NODES)).whole.tolist() == [False] * 10 + [True] * (NODES - 10)
