@@ -6,6 +6,7 @@ Owns dispatch and `doctor`. Commands are imported when asked for, so that --help
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -80,7 +81,8 @@ def doctor(argv: Sequence[str]) -> int:
     facts = {"python": f"{platform.python_version()} at {sys.executable}"}
     for name in _LIBRARIES:
         try:
-            importlib.import_module(name)
+            with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed warns on stdout where it finds no GPU
+                importlib.import_module(name)
             facts[name] = importlib.metadata.version(name)
         except Exception as error:  # whatever an import raises is what the doctor is for
             broken[name] = f"{type(error).__name__}: {error}"

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,11 +22,13 @@ from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from partition.paths import store_folder
 from pipeline.config import StagePlan, TrainPlan, load_plan
-from pipeline.cost.replay import BatchCost
 from pipeline.plain import nearest
 from pipeline.plan_check import check_against
 from pipeline.start.check import graph_folder, home
 from pipeline.start.sizes import TRAINERS
+
+if TYPE_CHECKING:  # its import brings DeepSpeed, see stage_batches
+    from pipeline.cost.replay import BatchCost
 
 _MOST_STEPS = 200
 """Drawn unless asked otherwise: a part of an epoch on a large graph."""
