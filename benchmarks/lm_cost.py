@@ -98,9 +98,10 @@ SETTINGS = (
     Setting("cache_16", HALF, CLUSTERS, LABOR, bounded(16)),
     Setting("cache_64", HALF, CLUSTERS, LABOR, bounded(64)),
     Setting("recommended", HALF, model=LABOR, cache=bounded(16)),
+    Setting("less_refresh", HALF, model=LABOR, cache={**bounded(16), "refresh": 0.01}),
 )
 """From `part` to `cache_64` each has all that those above it have; `recommended` leaves `clusters` out,
-which cost more accuracy than it saves here (docs/efficiency.md)."""
+which save little here (docs/efficiency.md); `less_refresh` is that with a fifth of the recomputation."""
 
 
 @dataclass(frozen=True)
