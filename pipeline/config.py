@@ -17,10 +17,6 @@ from typing import Any
 
 from partition.errors import UsageError
 from pipeline.plain import build, check, nearest
-from pipeline.plan_stages import METRICS as METRICS
-from pipeline.plan_stages import SCORERS as SCORERS
-from pipeline.plan_stages import STAGE_KINDS as STAGE_KINDS
-from pipeline.plan_stages import TASK_KINDS as TASK_KINDS
 from pipeline.plan_stages import StagePlan, TaskPlan
 from pipeline.plan_tables import DEFAULT_LM as DEFAULT_LM
 from pipeline.plan_tables import CachePlan, EnginePlan, GraphPlan, ModelPlan, PartitionPlan

@@ -70,10 +70,6 @@ class Table:
         self._tensor = tensor
         self._first_local = first_local
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._tensor.dtype
-
     def read(self, ids: Tensor) -> Tensor:
         """Rows of typed ids, from whichever host."""
         return self._tensor[ids]

@@ -18,8 +18,6 @@ class TextTable:
     """A record per text node. Like graph.Table: owners write, and what was written counts for other
     hosts after the next barrier."""
 
-    dtype = torch.float16
-
     def __init__(self, graph: Graph, node_type: str, width: int) -> None:
         """Every trainer must make its tables in the same order; `width`: of the embedding."""
         self.node_type, self.width = node_type, width
