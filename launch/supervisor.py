@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
+from launch.awake import AwakeClock
 from launch.backends import AgentLink
 from launch.cluster import ClusterSpec
 from launch.console import Console
@@ -27,6 +28,8 @@ from launch.protocol import Order, Report
 from launch.watch import Interrupts, Watched
 
 TICK_S = 0.2
+LONGEST_TURN_S = 2.0
+"""Of a longer turn of the loop only so much counts as silence of others."""
 HOST_SILENT_S = 30.0
 """Agents speak every second; one that is silent for so long is lost."""
 AGENT_START_S = 60.0
@@ -59,7 +62,8 @@ class Supervisor:
         self._hang_s = hang_timeout_s
         self._on_change = on_change
         self._watched: dict[str, Watched] = {}
-        self._heard = dict.fromkeys(range(len(links)), time.monotonic())
+        self._clock = AwakeClock(LONGEST_TURN_S)
+        self._heard = dict.fromkeys(range(len(links)), self._clock.now())
         self._greeted: set[int] = set()
         self._ports: dict[int, HostPorts] = {}
         self._host_peaks: dict[int, int] = {}
@@ -143,7 +147,7 @@ class Supervisor:
 
     def _start(self, specs: Sequence[ProcessSpec]) -> None:
         for spec in specs:
-            self._watched[spec.name] = Watched(spec, spoke=time.monotonic())
+            self._watched[spec.name] = Watched(spec, spoke=self._clock.now())
             self._links[spec.host].send(Order("start", spec=spec))
         self._changed()
 
@@ -177,7 +181,7 @@ class Supervisor:
             raise Interrupted(self._interrupts.code)
 
     def _look_for_hangs(self, names: Sequence[str]) -> None:
-        limit = time.monotonic() - self._hang_s
+        limit = self._clock.now() - self._hang_s
         silent = [
             n for n in names if self._watched[n].spoke < limit and self._watched[n].state not in ("done",)
         ]
@@ -199,7 +203,9 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Take what the agents reported; notice hosts that are gone. Raises the first failure, once."""
-        for key, _ in self._selector.select(TICK_S):
+        ready = self._selector.select(TICK_S)
+        self._clock.turn()
+        for key, _ in ready:
             link = key.fileobj
             assert isinstance(link, AgentLink)
             reports = link.read()
@@ -208,7 +214,7 @@ class Supervisor:
                 self._lost(link, "its agent ended")
             for report in reports:
                 self._take(link, report)
-        now = time.monotonic()
+        now = self._clock.now()
         for link in self._links:
             if not link.lost and now - self._heard[link.host] > HOST_SILENT_S:
                 link.lost = True
@@ -228,7 +234,7 @@ class Supervisor:
         self._failed = self._failed or JobFailed(f"host {host} is lost: {what}", code, failed)
 
     def _take(self, link: AgentLink, report: Report) -> None:
-        self._heard[link.host] = time.monotonic()
+        self._heard[link.host] = self._clock.now()
         watched = self._watched.get(report.process)
         if report.kind == "hello":
             self._greeted.add(link.host)
@@ -250,7 +256,7 @@ class Supervisor:
         elif report.kind == "ready":
             watched.state = "ready"
         elif report.kind == "heartbeat":
-            watched.beat, watched.spoke = dict(report.beat), time.monotonic()
+            watched.beat, watched.spoke = dict(report.beat), self._clock.now()
         elif report.kind == "line":
             self._show(spec, report)
         elif report.kind == "exit":

@@ -44,7 +44,7 @@ class Watched:
     seconds: float = 0.0
     beat: dict[str, Any] = field(default_factory=dict)
     spoke: float = 0.0
-    """Monotonic time of the last sign of life."""
+    """Time of the last sign of life, on the supervisor's own clock."""
 
 
 def write_state(
