@@ -47,7 +47,8 @@ def _check_task(name: str, task: TaskPlan, manifest: PartitionManifest) -> None:
         if not info.targets.get("train"):
             raise UsageError(
                 f"{where}: {info.name!r} has no training {rows}",
-                hint="give its table a split column with train, valid and test",
+                hint="give its table a split column with train, valid and test, or let "
+                "`lmgnn init FOLDER --split 80,10,10` draw one",
             )
     for split in ("valid", "test"):
         if not any(info.targets.get(split) for info in of):

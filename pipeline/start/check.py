@@ -27,11 +27,8 @@ from pipeline.leaks.find import find_leaks
 from pipeline.plan_check import check_against
 from pipeline.start.facts import GraphFacts, Labels, as_manifest, graph_facts
 from pipeline.start.init import read_schema
-from pipeline.start.sizes import TRAINERS
+from pipeline.start.sizes import TRAINERS, most_negatives
 from pipeline.targets import HELD_OUT, read_texts
-
-_NODES_PER_NEGATIVE = 10
-"""Nodes of a destination type for each of a task's eval_negatives, below which a warning is due."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Use:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 unless something is wrong; DataError and UsageError as a build and a start would raise them."""
     options = _parser().parse_args(argv)
-    plan, url = _find(options.what)
+    plan, url = _find(options.what, options.overrides)
     folder = InputFolder(url)
     schema = read_schema(folder.file(GRAPH_FILE))
     if plan is not None:
@@ -88,21 +85,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what", metavar="WHAT", help="folder or URL that holds graph.toml, a graph.toml, or a plan"
     )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="change a key of the plan, as run and plan do (may be repeated)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
-def _find(what: str) -> tuple[TrainPlan | None, str]:
+def _find(what: str, overrides: Sequence[str]) -> tuple[TrainPlan | None, str]:
     """The plan, if it is one, and the graph's folder."""
-    if "://" in what or Path(what).is_dir():
-        return None, what.removesuffix(f"/{GRAPH_FILE}")
-    path = Path(what)
-    if not path.is_file():
+    path, folder = Path(what), "://" in what or Path(what).is_dir()
+    if not folder and not path.is_file():
         raise UsageError(f"{what}: no such file or folder", hint="name a folder, a graph.toml or a plan")
-    if path.name == GRAPH_FILE:
-        return None, str(path.parent)
-    plan = load_plan(path)
-    return plan, graph_folder(plan, path.parent)
+    if not folder and path.name != GRAPH_FILE:
+        plan = load_plan(path, overrides)
+        return plan, graph_folder(plan, path.parent)
+    if overrides:
+        raise UsageError(f"--set {overrides[0]}: {what} is no plan", hint="name a plan to change keys of it")
+    return None, what.removesuffix(f"/{GRAPH_FILE}") if folder else str(path.parent)
 
 
 def home() -> Path:
@@ -147,10 +146,10 @@ def _few_candidates(plan: TrainPlan, manifest: PartitionManifest) -> Iterator[st
         ends = {manifest.relation(r).destination for r in task.relations}
         for node_type in sorted(ends) if task.kind == "link_prediction" else ():
             count = manifest.node_type(node_type).count
-            if count < _NODES_PER_NEGATIVE * task.eval_negatives:
+            if (most := most_negatives(count)) < task.eval_negatives:
                 yield (
                     f"tasks.{name}: {task.eval_negatives} candidates of a target are drawn from {count:,} "
-                    f"{node_type} nodes: lower eval_negatives to {max(1, count // _NODES_PER_NEGATIVE)}, or "
+                    f"{node_type} nodes: lower eval_negatives to {most}, or "
                     "look at full_ranking = true, which ranks against all nodes"
                 )
 

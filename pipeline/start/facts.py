@@ -15,6 +15,7 @@ from partition.manifest import SPLITS, NodeTypeInfo, PartitionManifest, Relation
 from partition.schema import GraphSchema
 from partition.tables import EdgeTable, GraphTables, NodeTable
 
+_DRAW = "`lmgnn init FOLDER --split 80,10,10` draws one"
 _SPLIT_HINT = "add a split column with train, valid and test to its table and name it: split = …"
 
 
@@ -83,6 +84,11 @@ def graph_facts(tables: GraphTables, *, name: str) -> GraphFacts:
     nodes = tuple(_node_facts(table, tables) for table in tables.nodes.values())
     edges = tuple(_edge_facts(table, tables) for table in tables.edges.values())
     warnings = [w for n in nodes for w in _node_warnings(n)] + [w for e in edges for w in _edge_warnings(e)]
+    held = [n.splits or n.labels for n in nodes] + [e.splits or e.labels for e in edges]
+    if not any(held):
+        warnings.append(
+            f"no table has a split into {', '.join(SPLITS)}, so nothing can be trained yet: {_DRAW}"
+        )
     return GraphFacts(name, nodes, edges, tuple(warnings))
 
 
@@ -236,7 +242,7 @@ def _label_warnings(where: str, labels: Labels | None) -> Iterator[str]:
     if labels is None:
         return
     if not labels.targets:
-        yield f"{where}: labels without a split cannot be trained: {_SPLIT_HINT}"
+        yield f"{where}: labels without a split cannot be trained: {_DRAW}, or {_SPLIT_HINT}"
         return
     yield from _empty_splits(where, labels.targets)
     without = [name for name, count in labels.training.items() if not count]

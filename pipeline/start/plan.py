@@ -14,8 +14,8 @@ import numpy as np
 
 from partition.manifest import SPLITS
 from partition.tables import EdgeTable, GraphTables, NodeTable
-from pipeline.config import DEFAULT_LM
-from pipeline.start.sizes import BATCH, TRAINERS, Sizes, TaskSize, sizes_of, two_digits
+from pipeline.config import DEFAULT_LM, TaskPlan
+from pipeline.start.sizes import BATCH, TRAINERS, Sizes, TaskSize, most_negatives, sizes_of, two_digits
 
 _WARM_BATCH = 256
 _WARM_STEPS = 600
@@ -64,7 +64,7 @@ def starter_plan(tables: GraphTables, *, name: str, path: str) -> Starter:
         f"name = {json.dumps(name, ensure_ascii=False)}",
         f"[graph]\npath = {json.dumps(path, ensure_ascii=False)}  # holds graph.toml; relative to this file",
         _model(sizes),
-        *(_task_block(task) for task in everything),
+        *(_task_block(task, sizes) for task in everything),
         *_text_stages(sizes, _texts_between(tables)),
         *_task_stages(sizes, tasks, shared=shared),
         *(_commented(_warm_stage(task, f"_{task.name}", shared)) for task in ideas),
@@ -172,14 +172,15 @@ def _commented(block: str) -> str:
     return "\n".join(f"# {line}" for line in block.splitlines())
 
 
-def _task_block(task: _Task) -> str:
+def _task_block(task: _Task, sizes: Sizes) -> str:
     lines = [f"[tasks.{task.name}]", f'kind = "{task.kind}"']
     if task.kind == "node_classification":
         lines += [f'node_type = "{task.of}"', 'metric = "accuracy"  # or macro_f1: each class counts alike']
     elif task.kind == "edge_classification":
         lines += [f'relations = ["{task.of}"]', 'metric = "macro_f1"  # or accuracy']
     else:
-        lines += [f'relations = ["{task.of}"]', "eval_negatives = 100"]
+        negatives = min(TaskPlan.eval_negatives, most_negatives(sizes.count[task.size.ends[1]]))
+        lines += [f'relations = ["{task.of}"]', f"eval_negatives = {negatives}"]
     if task.classes and max(task.classes) > _UNEVEN * max(min(task.classes), 1):
         told = f"from {min(task.classes):,} to {max(task.classes):,} training targets a class"
         lines.append(f'# class_weights = "balanced"  # {told}: raises macro_f1, costs accuracy')

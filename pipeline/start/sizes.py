@@ -26,6 +26,9 @@ One core does about 1,500 a second (32 texts of 64 tokens): 3, 12 and 17 minutes
 _MOST_STEPS = 1500
 _MANY_TOKENS = 1e6
 """A graph of more tokens keeps half of the layers: each stage that trains the LM encodes all texts again."""
+_NODES_PER_NEGATIVE = 10
+"""Nodes of a destination type for each candidate of a true edge: among fewer, candidates repeat from edge to
+edge, and chance alone ranks well."""
 _FANOUTS = ((10, 10), (10, 5), (5, 5), (5, 3))
 _JOINT_TOKENS = 20_000
 """Tokens in one batch of a joint stage that the fan-out is chosen for."""
@@ -86,6 +89,11 @@ def mean_tokens(texts: pa.Array, *, most: int) -> float:
     """Expected tokens of a text (large_string N), cut at `most`, the two special ones included."""
     words = pc.list_value_length(pc.utf8_split_whitespace(texts)).to_numpy(zero_copy_only=False)
     return float(np.minimum(words * _TOKENS_PER_WORD + 2, most).mean()) if len(words) else 0.0
+
+
+def most_negatives(nodes: int) -> int:
+    """The most eval_negatives that are drawn from so many nodes of a destination type with good reason."""
+    return max(1, nodes // _NODES_PER_NEGATIVE)
 
 
 def two_digits(value: float) -> float:

@@ -113,6 +113,44 @@ def test_a_plan_tells_what_each_task_and_stage_uses(folder: Path, capsys: pytest
     assert (stage["name"], stage["train"], stage["steps"]) == ("warm", 2, 2)
 
 
+def test_a_key_of_the_plan_is_changed_as_run_changes_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(folder / "plan.toml"), "--json", "--set", "stages.warm.epochs=5"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"][1]["steps"] == 5
+    with pytest.raises(UsageError, match="is no plan"):
+        main([str(folder), "--set", "stages.warm.epochs=5"])
+
+
+def rewrite(folder: Path, table: str, *without: str) -> None:
+    """A table without some columns, and graph.toml without the keys that named them."""
+    path = folder / f"{table}.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(list(without)), path)
+    head, named, tail = (folder / GRAPH_FILE).read_text().partition(f'path = "{table}.parquet"\n')
+    keys, bracket, rest = tail.partition("[")
+    kept = [line for line in keys.splitlines(keepends=True) if line.split(" = ")[0] not in without]
+    (folder / GRAPH_FILE).write_text(head + named + "".join(kept) + bracket + rest)
+
+
+def test_labels_without_a_split_are_told_what_draws_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(folder, "paper", "split")
+    (warning,) = [w for w in answer(capsys, folder)["graph"]["warnings"] if "without a split" in w]
+    assert warning.startswith("[nodes.paper]")
+    assert "`lmgnn init FOLDER --split 80,10,10`" in warning
+
+
+def test_a_graph_without_labels_and_splits_is_told_what_draws_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(folder, "paper", "label", "split")
+    assert not [w for w in answer(capsys, folder)["graph"]["warnings"] if "--split" in w]
+    rewrite(folder, "cites", "split")
+    (warning,) = [w for w in answer(capsys, folder)["graph"]["warnings"] if "--split" in w]
+    assert "nothing can be trained yet" in warning
+
+
 def test_few_nodes_to_draw_candidates_from_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = pa.table(
         {"id": list(range(50)), "text": ["a"] * 50, "label": ["a"] * 50, "split": ["train"] * 50}

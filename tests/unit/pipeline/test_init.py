@@ -169,5 +169,16 @@ def test_language_model_stages_stay_within_their_steps(tmp_path: Path, papers: i
     assert plan.model.max_length == 64
 
 
+@pytest.mark.parametrize("papers", [90, 3000])
+def test_a_link_task_asks_for_no_more_candidates_than_check_finds_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], papers: int
+) -> None:
+    folder = write_tables(tmp_path, papers=papers)
+    init.main([str(folder)])
+    assert load_plan(folder / "plan.toml").tasks["cites"].eval_negatives == min(100, papers // 10)
+    check.main([str(folder / "plan.toml")])
+    assert "lower eval_negatives" not in capsys.readouterr().out
+
+
 def test_numbers_are_written_with_two_digits() -> None:
     assert [two_digits(value) for value in (0.12345, 3.0, 17.2)] == [0.12, 3.0, 17.0]
