@@ -36,6 +36,9 @@ _ANSWERS = (
 )
 _ANSWERS_MAYBE = {"rank", "label", "split"}
 """Columns of the files that `lmgnn predict` writes, and those that only some of them have."""
+_VECTORS = re.compile(r"id: (large_)?string, embedding: fixed_size_list<[^>]*: float>\[\d+\]")
+"""Header of what `lmgnn embed` and a run's export write. By its types too: a table of nodes may well have
+these two names, but hardly lists of a fixed length."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -102,10 +105,10 @@ def survey(folder: InputFolder) -> Survey:
         except DataError as error:
             skipped.append(str(error))
             continue
-        if {column.split(": ")[0] for column in header} - _ANSWERS_MAYBE in _ANSWERS:
+        if answer := _answer(header):
             skipped.append(
-                f"{name}: not read, since its columns are those of an answer of lmgnn predict; if it is a "
-                "table of yours, rename one of them"
+                f"{name}: not read, since its columns are those of {answer}; if it is a table of yours, "
+                "rename one of them"
             )
             continue
         groups[(posixpath.dirname(name), suffix, _family(name), *header)].append(file)
@@ -128,6 +131,13 @@ def survey(folder: InputFolder) -> Survey:
 def table_of(name: str, paths: Sequence[str], files: Sequence[InputFile]) -> FoundTable:
     """Files that are known to make up one table; DataError if one cannot be read."""
     return FoundTable(name, tuple(paths), tuple(files), _look(files))
+
+
+def _answer(header: Sequence[str]) -> str:
+    """Which command has written a file with this header, or empty if none of ours did."""
+    if {column.split(": ")[0] for column in header} - _ANSWERS_MAYBE in _ANSWERS:
+        return "an answer of lmgnn predict"
+    return "what lmgnn embed writes" if _VECTORS.fullmatch(", ".join(header)) else ""
 
 
 def _header(file: InputFile) -> list[str]:

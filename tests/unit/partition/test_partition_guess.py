@@ -216,6 +216,19 @@ def test_answers_of_predict_in_the_folder_are_no_tables(
     )
 
 
+@pytest.mark.parametrize(("fixed", "taken"), [(3, False), (-1, True)])
+def test_vectors_of_embed_in_the_folder_are_no_table_but_lists_of_any_length_are(
+    tmp_path: Path, fixed: int, taken: bool
+) -> None:
+    write_papers(tmp_path)
+    vectors = pa.array([[0.5, float(i), 1.0] for i in range(60)], pa.list_(pa.float32(), fixed))
+    ids = pa.array([f"v{i}" for i in range(60)], pa.large_string())
+    pq.write_table(pa.table({"id": ids, "embedding": vectors}), tmp_path / "new.parquet")
+    guess = guessed(tmp_path)
+    assert ("new" in [table.name for table in guess.tables]) is taken
+    assert any("those of what lmgnn embed writes" in told for told in guess.left_out) is not taken
+
+
 def test_names_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
     odd = 'the "id"\\ of\tit'
     write_csv(tmp_path / "a b.csv", [odd, "x"], [(f"n{i}", i % 2) for i in range(20)])

@@ -14,6 +14,8 @@ import torch
 from toy import plan_of, write_lm
 from transformers import AutoModel, AutoTokenizer
 
+from partition.guess_files import survey
+from partition.storage import InputFolder
 from pipeline.__main__ import main
 from pipeline.use import embed, exported
 
@@ -115,6 +117,17 @@ def test_exported_nodes_of_all_parts_land_in_one_file(run, tmp_path):
     found = pq.read_table(tmp_path / "o.parquet").to_pydict()
     assert found["id"] == ["0", "1", "2", "3"]
     assert found["embedding"] == [[0.0] * WIDTH] * 2 + [[1.0] * WIDTH] * 2
+
+
+def test_init_passes_over_what_embed_writes(run, tmp_path):
+    (tmp_path / "t.csv").write_text("key,title\n" + "".join(f"k{i},common{i}\n" for i in range(9)))
+    out = str(tmp_path / "out.parquet")
+    texts = ["--texts", str(tmp_path / "t.csv"), "--column", "title", "--id", "key"]
+    for arguments in (["--nodes", "author"], texts):
+        assert main(["embed", str(run), *arguments, "--output", out]) == 0
+        found = survey(InputFolder(str(tmp_path)))
+        assert [table.name for table in found.tables] == ["t"]
+        assert found.skipped[0].startswith("out.parquet: not read")
 
 
 def test_each_node_type_may_have_a_language_model_of_its_own(tmp_path, capsys):
