@@ -36,6 +36,8 @@ class NodeTypeInfo:
     """Class names in label order; empty without labels."""
     targets: Mapping[str, int] = field(default_factory=dict)
     """split -> labelled nodes in it."""
+    id_column: str = ""
+    """Of the type's table; empty in partitions made before it was kept."""
 
 
 @dataclass(frozen=True)

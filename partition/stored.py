@@ -89,6 +89,7 @@ def node_infos(graph: StoredGraph) -> tuple[NodeTypeInfo, ...]:
                 feature_width=0 if table.features is None else table.features.shape[1],
                 classes=table.classes,
                 targets=_split_counts(splits) if with_targets else {},
+                id_column=table.schema.id,
             )
         )
     return tuple(infos)

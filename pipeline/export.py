@@ -101,6 +101,7 @@ def _head(trainer: Trainer, folder: Path, task: str, rule: TaskStage) -> None:
         plan = replace(plan, scorer=plan.text_scorer)
         width = max(encoder.width for encoder in trainer.model.text.distinct())
     of = manifest.node_type(plan.node_type) if plan.node_type else manifest.relation(plan.relations[0])
+    asked = {plan.node_type} if plan.node_type else {t for r in plan.relations for t in trainer.model.ends[r]}
     described = {
         "task": task,
         "plan": asdict(plan),
@@ -108,6 +109,7 @@ def _head(trainer: Trainer, folder: Path, task: str, rule: TaskStage) -> None:
         "classes": list(of.classes) if plan.kind != "link_prediction" else [],
         "ends": {name: list(trainer.model.ends[name]) for name in plan.relations},
         "columns": {name: list(manifest.relation(name).id_columns) for name in plan.relations},
+        "ids": {name: manifest.node_type(name).id_column for name in sorted(asked)},
     }
     write_whole(folder / "task.json", json.dumps(described, indent=1) + "\n", sync=False)
 

@@ -102,7 +102,8 @@ def as_manifest(tables: GraphTables, schema: GraphSchema, *, reverse: bool) -> P
         targets = {} if node.labels is None or node.splits is None else _counts(node.splits[node.targets])
         width = 0 if node.features is None else node.features.shape[1]
         text = node.texts is not None
-        types.append(NodeTypeInfo(name, len(node.ids), text, 0, width, node.classes, targets))
+        column = node.schema.id
+        types.append(NodeTypeInfo(name, len(node.ids), text, 0, width, node.classes, targets, column))
     relations = []
     for name, edge in tables.edges.items():
         source, destination, back = edge.schema.source, edge.schema.destination, ""

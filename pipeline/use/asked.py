@@ -36,7 +36,7 @@ def asked_nodes(exported: Exported, given: Sequence[str], pairs: Sequence[str] |
     path = _file(given)
     if path is None:
         return Asked(_plain(given))
-    return Asked(read_ids(path, [_column(path, ("id", name))], flag="--ids")[0])
+    return Asked(read_ids(path, [_column(path, (*_own(exported, name), "id", name))], flag="--ids")[0])
 
 
 def asked_pairs(
@@ -64,13 +64,13 @@ def asked_pairs(
         )
     if path is None:
         return Asked(_plain(given))
-    return Asked(
-        read_ids(
-            path,
-            [_column(path, (exported.columns[relation][0], "source", "src_id", ends[0], "id"))],
-            flag="--ids",
-        )[0]
-    )
+    own = (exported.columns[relation][0], "source", "src_id", *_own(exported, ends[0]), ends[0], "id")
+    return Asked(read_ids(path, [_column(path, own)], flag="--ids")[0])
+
+
+def _own(exported: Exported, node_type: str) -> tuple[str, ...]:
+    """The column that graph.toml names for a type's ids, where the run has kept it."""
+    return tuple(filter(None, (exported.id_columns.get(node_type),)))
 
 
 def _file(given: Sequence[str]) -> Path | None:

@@ -70,6 +70,9 @@ class Exported:
     """Relation of the task -> (source type, destination type)."""
     columns: Mapping[str, tuple[str, str]]
     """Relation of the task -> the columns of its table with the ids of source and destination."""
+    id_columns: Mapping[str, str]
+    """Node type that the task asks about -> the column of its table with the ids; types of a run that was
+    exported before it was kept are missing."""
 
     def load(self, head: nn.Module) -> nn.Module:
         """The given head with the exported weights, ready to be asked; StoreError if they do not fit."""
@@ -163,9 +166,9 @@ def open_export(run: Path, task: str = "") -> Exported:
             for key in ("ends", "columns")
         )
         described = build(TaskPlan, told["plan"], "plan.")
-        return Exported(
-            folder, task, described, plan.model, told["width"], tuple(told["classes"]), ends, columns
-        )
+        ids = {name: str(column) for name, column in told.get("ids", {}).items() if column}
+        classes = tuple(told["classes"])
+        return Exported(folder, task, described, plan.model, told["width"], classes, ends, columns, ids)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         problem = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise StoreError(

@@ -31,6 +31,7 @@ TASKS = {
 }
 ENDS = {"cites": ("paper", "paper"), "writes": ("author", "paper")}
 COLUMNS = {"cites": ("citing work", "cited work"), "writes": ("src_id", "dst_id")}
+ID_COLUMNS = {"paper": "work no", "author": "id"}
 """As graph.toml named them."""
 NAMES = {"paper": [f"paper-{i}" for i in range(PAPERS)], "author": [str(i) for i in range(AUTHORS)]}
 PREDICTED = {"id": ["paper-0"], "predicted": ["art"], "probability": [0.5], "label": [None], "split": [None]}
@@ -61,7 +62,8 @@ def write_export(run: Path, plan: TrainPlan, task: str, vectors: dict[str, np.nd
     classes = CLASSES if of.kind != "link_prediction" else ()
     told = {"task": task, "plan": asdict(of), "width": WIDTH, "classes": classes}
     ends, columns = ({name: table[name] for name in of.relations} for table in (ENDS, COLUMNS))
-    (folder / "task.json").write_text(json.dumps({**told, "ends": ends, "columns": columns}))
+    told |= {"ends": ends, "columns": columns, "ids": ID_COLUMNS}
+    (folder / "task.json").write_text(json.dumps(told))
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,15 @@ def test_more_destinations_than_there_are_give_all_others(run, tmp_path):
     arguments = ("--task", "links", "--relation", "cites", "--ids", "paper-5", "--top", "1000")
     found = predict(run, tmp_path / "a.parquet", *arguments)
     assert sorted(found["destination"]) == sorted(set(NAMES["paper"]) - {"paper-5"})
+
+
+@pytest.mark.parametrize(("task", "key"), [("topic", "id"), ("links", "source")])
+def test_a_table_of_nodes_is_read_by_the_column_that_graph_toml_names(run, tmp_path, task, key):
+    rows = {"id": ["8", "9"], "text": ["a", "b"], "work no": ["paper-1", "paper-2"]}
+    pq.write_table(pa.table(rows), tmp_path / "papers.parquet")
+    more = ("--relation", "cites", "--top", "1") if task == "links" else ()
+    arguments = ("--task", task, "--ids", str(tmp_path / "papers.parquet"), *more)
+    assert predict(run, tmp_path / "a.parquet", *arguments)[key] == ["paper-1", "paper-2"]
 
 
 def test_ids_may_come_from_standard_input(run, monkeypatch, capsys):
