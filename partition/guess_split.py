@@ -7,12 +7,15 @@ Shape letter: N rows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +26,22 @@ import pyarrow.parquet
 from partition.columns import read_labels
 from partition.errors import DataError, UsageError
 from partition.guess_columns import Line
+from partition.guess_copies import (
+    RECORD,
+    Origin,
+    copied,
+    origin_of,
+    origins_json,
+    read_origins,
+    require_copies,
+    why_old,
+)
 from partition.guess_edit import ideas, set_keys
 from partition.guess_files import SPLIT_FOLDER, FoundTable, table_of
 from partition.manifest import SPLITS
 from partition.schema import EdgeSchema, GraphSchema, NodeSchema, parse_schema
 from partition.storage import InputFile, InputFolder, writing
-from partition.tables import table_files
+from partition.tables import GraphTables, load_tables, table_files
 
 Shares = tuple[float, float, float]
 """Of training, validation and test rows; they add up to 1."""
@@ -59,47 +72,82 @@ class Drawn:
     """Column that was an idea and has become the label; else empty."""
     told: str
     """How the rows were shared out."""
+    again: bool
+    """Whether an older copy was there."""
 
 
-def with_splits(
-    text: str, folder: InputFolder, shares: Shares, *, where: str
-) -> tuple[str, tuple[Drawn, ...]]:
-    """graph.toml's text with a split for each table that needs one and has none; all else stays in it.
+@dataclass(frozen=True)
+class Splits:
+    """All that a split changes, before anything is written."""
 
-    Writes a copy of each such table. These are the tables with a label, node types whose only proposed
-    label is a comment (which is switched on), and, if nothing but such proposals or nothing at all could
-    be predicted then, the relation of most edges, between texts if there is one. UsageError if no table
-    needs one.
+    text: str
+    """Of graph.toml."""
+    drawn: tuple[Drawn, ...]
+    _copies: Mapping[str, pa.Table]
+    """Path of a copy, relative to the folder -> its rows."""
+    _origins: Mapping[str, Origin]
+    """Of all copies, those that stay included."""
+
+    def check(self, folder: InputFolder) -> GraphTables:
+        """What a build will read, out of copies in a temporary folder; errors as a build raises them."""
+        schema = parse_schema(self.text, where="graph.toml")
+        files = table_files(schema, folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            drafts = InputFolder(scratch)
+            self._write_copies(drafts)
+            for drawn in self.drawn:
+                files[f"[{drawn.kind}.{drawn.name}]"] = [drafts.file(drawn.path)]
+            return load_tables(schema, files)
+
+    def write(self, folder: InputFolder) -> None:
+        """The copies, and what they were made of; graph.toml is the caller's, once these are there."""
+        self._write_copies(folder)
+        with _writer(folder, RECORD) as stream:
+            stream.write(origins_json(self._origins).encode("utf-8"))
+
+    def _write_copies(self, folder: InputFolder) -> None:
+        for path, rows in self._copies.items():
+            _write(rows, folder, path)
+
+
+def plan_splits(text: str, folder: InputFolder, shares: Shares, *, where: str) -> Splits:
+    """A split for each table of graph.toml that needs one and has none; all else stays in it. Writes nothing.
+
+    These are the tables with a label, node types whose only proposed label is a comment (which is switched
+    on), and, if nothing but such proposals could be predicted then, the relation of most edges, between texts
+    if there is one. Copies that are older than their tables are made again. UsageError if there is nothing to
+    do, DataError where a copy is gone and nobody knows what it was made of.
     """
-    schema = parse_schema(text, where=where)
-    files = table_files(schema, folder)
-    tables = [_Table("nodes", node, files[f"[nodes.{node.name}]"]) for node in schema.nodes]
-    tables += [_Table("edges", edge, files[f"[edges.{edge.name}]"]) for edge in schema.edges]
-    lacking = [table for table in tables if not table.schema.split]
+    schema, origins = parse_schema(text, where=where), read_origins(folder)
+    tables = list(_tables(schema, origins, folder))
+    old = [table for table in tables if table.old]
+    fresh = [table for table in tables if not table.old]
+    require_copies(_without(schema, [t for t in tables if t.paths != t.schema.path]), folder)
+    lacking = [table for table in fresh if not table.schema.split]
     chosen = [table for table in lacking if table.schema.label]
     likely = {table.name: _likely_label(text, table) for table in lacking if table.kind == "nodes"}
-    chosen += [table for table in lacking if table.kind == "nodes" and likely[table.name]]
-    if not any(table.schema.label for table in chosen) and (not chosen or len(lacking) == len(tables)):
-        chosen += _largest_relation(schema, lacking)
+    if not chosen and not any(table.asks for table in tables):
+        chosen = _largest_relation(schema, lacking)
+    chosen = [*old, *chosen, *(t for t in lacking if t.kind == "nodes" and likely[t.name])]
     if not chosen:
         raise UsageError(
-            "--split: no table needs one",
-            hint="all that can be predicted has a split already; take split out of a table to draw anew",
+            "--split: no table needs one, and nothing was changed",
+            hint="all that can be predicted has a split already: `lmgnn init FOLDER` makes a plan; to draw "
+            "another split, take split out of a table of graph.toml",
         )
-    drawn = []
+    drawn, copies, origins = [], {}, dict(origins)
     for table in chosen:
         label = likely.get(table.name, "") if table.kind == "nodes" else ""
-        clash = table.kind == "edges" and table.name in [node.name for node in schema.nodes]
-        path = f"{SPLIT_FOLDER}/{table.name}{'_edges' if clash else ''}{table.found.suffix}"
-        copy, column, told = _copy(table, label or table.schema.label, shares)
-        about = f"a copy of {', '.join(table.schema.path)} with a split column"
+        path = table.copy_path(schema)
+        copies[path], column, told = _copy(table, label or table.schema.label, shares)
+        about = f"a copy of {', '.join(table.paths)} with a split column"
         lines = [Line("path", path, about), Line("split", column, told)]
         if label:
             lines.insert(1, Line("label", label, f"{table.found.column(label).distinct} different values"))
         text = set_keys(text, table.kind, table.name, lines, where=where)
-        _write(copy, folder, path)
-        drawn.append(Drawn(table.kind, table.name, path, label, told))
-    return text, tuple(drawn)
+        origins[path] = origin_of(table.paths, table.files, ",".join(f"{100 * s:.6g}" for s in shares))
+        drawn.append(Drawn(table.kind, table.name, path, label, told, table.old))
+    return Splits(text, tuple(drawn), copies, origins)
 
 
 def draw_splits(keys: Sequence[str], shares: Shares) -> np.ndarray:
@@ -110,16 +158,56 @@ def draw_splits(keys: Sequence[str], shares: Shares) -> np.ndarray:
     return np.searchsorted(np.cumsum(shares)[:2], positions, side="right").astype(np.int8)
 
 
+@dataclass(frozen=True)
 class _Table:
-    """A table of graph.toml and the files that it names."""
+    """A table of graph.toml, and the files that hold its rows: of a copy, those that it was made of."""
 
-    def __init__(self, kind: str, schema: NodeSchema | EdgeSchema, files: Sequence[InputFile]) -> None:
-        self.kind, self.schema, self.name = kind, schema, schema.name
-        self._files = files
+    kind: str
+    schema: NodeSchema | EdgeSchema
+    paths: tuple[str, ...]
+    files: Sequence[InputFile]
+    old: bool
+    """Whether it is a copy that its tables have left behind."""
+
+    @property
+    def name(self) -> str:
+        return self.schema.name
+
+    @property
+    def asks(self) -> bool:
+        """Whether something can be predicted by it as it is."""
+        return bool(self.schema.split and (self.kind == "edges" or self.schema.label))
 
     @cached_property
     def found(self) -> FoundTable:
-        return table_of(self.name, self.schema.path, self._files)
+        return table_of(self.name, self.paths, self.files)
+
+    def copy_path(self, schema: GraphSchema) -> str:
+        """Where its copy goes."""
+        if self.old:
+            return self.schema.path[0]
+        clash = self.kind == "edges" and self.name in [node.name for node in schema.nodes]
+        return f"{SPLIT_FOLDER}/{self.name}{'_edges' if clash else ''}{self.found.suffix}"
+
+
+def _tables(schema: GraphSchema, origins: Mapping[str, Origin], folder: InputFolder) -> Iterator[_Table]:
+    files = table_files(schema, folder)
+    everything: list[tuple[str, NodeSchema | EdgeSchema]] = [("nodes", node) for node in schema.nodes]
+    for kind, table in (*everything, *(("edges", edge) for edge in schema.edges)):
+        where, origin, old = f"[{kind}.{table.name}]", copied(table, origins), False
+        paths, of = table.path, files[where]
+        if origin is not None:
+            old = bool(table.split and why_old(paths[0], origin, folder))
+            if old or not table.split:
+                paths, of = origin.paths, folder.files(origin.paths, where=where)
+        yield _Table(kind, table, paths, of, old)
+
+
+def _without(schema: GraphSchema, remade: Sequence[_Table]) -> GraphSchema:
+    """The schema's tables but those whose copies are made again."""
+    gone = [table.schema for table in remade]
+    nodes = tuple(node for node in schema.nodes if node not in gone)
+    return replace(schema, nodes=nodes, edges=tuple(edge for edge in schema.edges if edge not in gone))
 
 
 def _likely_label(text: str, table: _Table) -> str:
@@ -177,11 +265,17 @@ def _keys(table: _Table) -> list[str]:
 
 
 def _write(table: pa.Table, folder: InputFolder, path: str) -> None:
+    with _writer(folder, path) as stream:
+        if path.endswith(".csv"):
+            pyarrow.csv.write_csv(table, stream)
+        else:
+            pyarrow.parquet.write_table(table, stream)
+
+
+@contextlib.contextmanager
+def _writer(folder: InputFolder, path: str) -> Iterator[IO[bytes]]:
     file = folder.file(path)
     with writing(Path(path)):
         file.fs.makedirs(posixpath.dirname(file.path), exist_ok=True)
         with file.fs.transaction, file.fs.open(file.path, "wb") as stream:
-            if path.endswith(".csv"):
-                pyarrow.csv.write_csv(table, stream)
-            else:
-                pyarrow.parquet.write_table(table, stream)
+            yield stream

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from partition.build import GRAPH_FILE
 from partition.errors import UsageError
+from partition.guess_copies import old_copies, require_copies
 from partition.manifest import PartitionManifest
 from partition.storage import InputFolder
 from partition.tables import GraphTables, load_tables, table_files
@@ -56,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if plan is not None:
         schema = schema.select(plan.graph.relations)
         schema.check_names(reverse=plan.partition.reverse)
+    require_copies(schema, folder)
     tables = load_tables(schema, table_files(schema, folder))
     facts = graph_facts(tables, name=schema.name)
+    facts = replace(facts, warnings=(*facts.warnings, *old_copies(schema, folder)))
     uses: list[Use] = []
     if plan is not None:
         manifest = as_manifest(tables, schema, reverse=plan.partition.reverse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from partition.errors import UsageError
+from partition.errors import DataError, UsageError
 from partition.guess import GraphGuess, TableGuess, guess_graph
+from partition.guess_copies import old_copies
 from partition.guess_files import survey
-from partition.guess_split import draw_splits, parse_shares, with_splits
+from partition.guess_split import draw_splits, parse_shares, plan_splits
 from partition.guess_toml import graph_toml
 from partition.schema import parse_schema
 from partition.storage import InputFolder
@@ -49,8 +51,9 @@ def loaded(guess: GraphGuess, folder: Path) -> GraphTables:
 def split(folder: Path, text: str, shares: str = "80,10,10") -> GraphTables:
     """What a build reads from a graph.toml after its tables were given a split."""
     inputs = InputFolder(str(folder))
-    edited, _ = with_splits(text, inputs, parse_shares(shares), where="graph.toml")
-    schema = parse_schema(edited, where="graph.toml")
+    splits = plan_splits(text, inputs, parse_shares(shares), where="graph.toml")
+    splits.write(inputs)
+    schema = parse_schema(splits.text, where="graph.toml")
     return load_tables(schema, table_files(schema, inputs))
 
 
@@ -315,9 +318,72 @@ def test_where_some_tables_have_a_split_the_others_get_one_and_these_stay(tmp_pa
     assert tables.edges["cites"].schema.path == ("cites.csv",)
     assert Counter(tables.edges["cites"].splits) == {0: 72, 1: 24, 2: 24}
     inputs, shares = InputFolder(str(tmp_path)), parse_shares("80,10,10")
-    edited, _ = with_splits(text, inputs, shares, where="graph.toml")
+    edited = plan_splits(text, inputs, shares, where="graph.toml").text
     with pytest.raises(UsageError, match="no table needs one"):
-        with_splits(edited, inputs, shares, where="graph.toml")
+        plan_splits(edited, inputs, shares, where="graph.toml")
+
+
+def test_a_second_split_finds_nothing_to_do_where_some_relation_has_none(tmp_path: Path) -> None:
+    write_topics(tmp_path)
+    write_csv(tmp_path / "likes.csv", ["from", "to"], [(f"p{i}", f"p{i // 2}") for i in range(60)])
+    inputs, shares = InputFolder(str(tmp_path)), parse_shares("80,10,10")
+    first = plan_splits(graph_toml(guessed(tmp_path)), inputs, shares, where="graph.toml")
+    first.write(inputs)
+    assert [table.name for table in first.drawn] == ["cites", "papers"]
+    with pytest.raises(UsageError, match="no table needs one"):
+        plan_splits(first.text, inputs, shares, where="graph.toml")
+
+
+def test_only_copies_whose_tables_have_changed_are_made_again_and_old_rows_stay_where_they_were(
+    tmp_path: Path,
+) -> None:
+    write_topics(tmp_path)
+    inputs, shares = InputFolder(str(tmp_path)), parse_shares("80,10,10")
+    first = plan_splits(graph_toml(guessed(tmp_path)), inputs, shares, where="graph.toml")
+    first.write(inputs)
+    before = pyarrow.csv.read_csv(tmp_path / "with_split" / "papers.csv")
+    with (tmp_path / "papers.csv").open("a") as stream:
+        stream.write("new,a paper on graphs and one more,w\n")
+    second = plan_splits(first.text, inputs, shares, where="graph.toml")
+    assert [(table.name, table.again) for table in second.drawn] == [("papers", True)]
+    second.write(inputs)
+    after = pyarrow.csv.read_csv(tmp_path / "with_split" / "papers.csv")
+    assert after.slice(0, 120) == before
+    assert after["id"][120].as_py() == "new"
+    schema = parse_schema(second.text, where="graph.toml")
+    assert list(old_copies(schema, inputs)) == []
+
+
+def test_a_split_that_was_taken_out_is_drawn_anew_from_the_table_itself(tmp_path: Path) -> None:
+    write_topics(tmp_path)
+    inputs = InputFolder(str(tmp_path))
+    first = plan_splits(graph_toml(guessed(tmp_path)), inputs, parse_shares("80,10,10"), where="graph.toml")
+    first.write(inputs)
+    lines = first.text.splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if line.startswith("split = ") and "hash of the id" in line)
+    tables = split(tmp_path, "".join(lines[:at] + lines[at + 1 :]), "10,10,80")
+    counts = Counter(tables.nodes["papers"].splits.tolist())
+    assert counts[2] > counts[0]
+    header = pyarrow.csv.read_csv(tmp_path / "with_split" / "papers.csv").column_names
+    assert header == ["id", "abstract", "topic", "split"]
+
+
+def without_a_split_folder(folder: Path) -> str:
+    """graph.toml after `with_split/` was removed by hand."""
+    write_topics(folder)
+    inputs = InputFolder(str(folder))
+    splits = plan_splits(graph_toml(guessed(folder)), inputs, parse_shares("80,10,10"), where="graph.toml")
+    splits.write(inputs)
+    shutil.rmtree(folder / "with_split")
+    return splits.text
+
+
+def test_copies_that_nobody_knows_the_tables_of_are_an_error_with_the_way_out(tmp_path: Path) -> None:
+    text = without_a_split_folder(tmp_path)
+    with pytest.raises(DataError, match=r"with_split/papers\.csv: no such file") as refused:
+        plan_splits(text, InputFolder(str(tmp_path)), parse_shares("80,10,10"), where="graph.toml")
+    assert "remove graph.toml too" in refused.value.hint
+    assert not (tmp_path / "with_split").exists()
 
 
 def test_a_graph_toml_of_the_users_own_keeps_all_but_what_the_split_changes(tmp_path: Path) -> None:
@@ -339,8 +405,9 @@ source_id = "from"
 destination_id = "to"
 """
     inputs = InputFolder(str(tmp_path))
-    edited, drawn = with_splits(mine, inputs, parse_shares("80,10,10"), where="graph.toml")
-    assert [(table.name, table.path) for table in drawn] == [("work", "with_split/work.csv")]
+    splits = plan_splits(mine, inputs, parse_shares("80,10,10"), where="graph.toml")
+    edited = splits.text
+    assert [(table.name, table.path) for table in splits.drawn] == [("work", "with_split/work.csv")]
     assert '# my papers\n[nodes.work]\npath = "with_split/work.csv"' in edited
     assert 'label = "topic"  # chosen by me\nsplit = "split"' in edited
     assert edited.endswith(mine[mine.index("\n[edges.points_to]") :])

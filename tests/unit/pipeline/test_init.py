@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,7 +112,85 @@ def test_without_a_split_there_is_no_plan_but_the_command_that_draws_one(
     assert f"lmgnn init {folder} --split 80,10,10 " in capsys.readouterr().out
     assert init.main([str(folder), "--split", "60,20,20"]) == 0
     assert set(load_plan(folder / "plan.toml").tasks) == {"paper_label", "writes_label"}
-    assert sorted(os.listdir(folder / "with_split")) == ["paper.parquet", "writes.parquet"]
+    assert sorted(os.listdir(folder / "with_split")) == ["made_of.json", "paper.parquet", "writes.parquet"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_split_that_cannot_be_read_afterwards_leaves_every_file_as_it_was(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder)])
+    cites = pq.read_table(folder / "cites.parquet").slice(0, 5)
+    pq.write_table(cites.set_column(1, "dst_id", [[999] * 5]), folder / "cites.parquet")
+    before = contents(folder)
+    with pytest.raises(DataError, match="999"):
+        init.main([str(folder), "--split", "80,10,10"])
+    assert contents(folder) == before
+
+
+def test_a_second_split_changes_nothing_and_says_so(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder), "--split", "80,10,10"])
+    before = contents(folder)
+    for more in ([], ["--force"]):
+        with pytest.raises(UsageError, match="no table needs one, and nothing was changed"):
+            init.main([str(folder), "--split", "80,10,10", *more])
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("arguments", [["--split", "80,10,10"], []])
+def test_a_split_folder_removed_by_hand_is_named_and_nothing_is_written(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder), "--split", "80,10,10"])
+    shutil.rmtree(folder / "with_split")
+    (folder / "plan.toml").unlink()
+    before = contents(folder)
+    with pytest.raises(DataError, match=r"graph\.toml names this copy"):
+        init.main([str(folder), *arguments])
+    with pytest.raises(DataError, match=r"graph\.toml names this copy"):
+        check.main([str(folder)])
+    assert contents(folder) == before
+
+
+def test_a_copy_that_is_old_is_told_by_check_and_made_again_beside_the_same_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder), "--split", "60,20,20"])
+    plan = folder / "plan.toml"
+    plan.write_text(plan.read_text() + "# mine\n")
+    check.main([str(plan)])
+    assert "has changed since" not in capsys.readouterr().out
+    paper = pq.read_table(folder / "paper.parquet")
+    texts = pa.array(["another text", *paper["text"].to_pylist()[1:]])
+    pq.write_table(paper.set_column(1, "text", texts), folder / "paper.parquet")
+    check.main([str(plan)])
+    told = capsys.readouterr().out
+    assert "[nodes.paper]: paper.parquet has changed since with_split/paper.parquet was made of it" in told
+    assert "`lmgnn init FOLDER --split 60,20,20` makes the copy again" in told
+    assert init.main([str(folder), "--split", "60,20,20"]) == 0
+    assert "stays as it is: only copies" in capsys.readouterr().out
+    assert plan.read_text().endswith("# mine\n")
+    assert pq.read_table(folder / "with_split" / "paper.parquet")["text"][0].as_py() == "another text"
+    check.main([str(plan)])
+    assert "has changed since" not in capsys.readouterr().out
+
+
+def test_a_plan_is_announced_only_where_one_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tables(tmp_path, split=False)
+    init.main([str(folder)])
+    capsys.readouterr()
+    assert init.main([str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "graph.toml is there and stays as it is." in told
+    assert "no plan yet" in told
+    assert "a plan is made" not in told
 
 
 def test_a_split_keeps_an_edited_graph_toml_also_with_force(tmp_path: Path) -> None:
