@@ -17,6 +17,7 @@ from typing import Any
 
 from partition.errors import UsageError
 from pipeline.plain import build, check, nearest
+from pipeline.plan_idle import refuse_idle_keys
 from pipeline.plan_stages import StagePlan, TaskPlan
 from pipeline.plan_tables import DEFAULT_LM as DEFAULT_LM
 from pipeline.plan_tables import CachePlan, EnginePlan, GraphPlan, ModelPlan, PartitionPlan
@@ -88,9 +89,11 @@ def load_plan(path: str | Path, overrides: Iterable[str] = ()) -> TrainPlan:
     for override in overrides:
         _override(raw, override)
     try:
-        return build(TrainPlan, raw, "")
+        plan = build(TrainPlan, raw, "")
+        refuse_idle_keys(raw, plan.tasks, plan.stages)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+    return plan
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

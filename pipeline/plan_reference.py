@@ -33,7 +33,8 @@ _HEAD = """\
 <!-- generated: python -m pipeline.plan_reference > docs/plan.md -->
 
 Only keys without a default must be given. [README](../README.md#the-plan) has an example,
-[training.md](training.md) the reasons. Any key can be changed from the command line:
+[training.md](training.md) the reasons. A key that the kind of its task or stage never looks at is an
+error. Any key can be changed from the command line:
 `--set model.hidden=256`, `--set tasks.NAME.metric=macro_f1`, `--set stages.NAME.epochs=2`.
 """
 

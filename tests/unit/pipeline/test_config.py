@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from partition.errors import UsageError
 from pipeline.config import ModelPlan, TrainPlan, load_plan
+from pipeline.plan_idle import STAGE_KEYS, TASK_KEYS
+from pipeline.plan_stages import STAGE_KINDS, TASK_KINDS, StagePlan, TaskPlan
+
+REPO = Path(__file__).resolve().parents[3]
 
 TEXT = """
 name = "small"
@@ -188,3 +194,77 @@ def test_reading_plans_needs_the_standard_library_alone():
     code = "import sys, pipeline.config; print([m for m in ('torch', 'numpy', 'dgl') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+IDLE = """
+name = "p"
+[graph]
+path = "g"
+[tasks.links]
+relations = ["cites"]
+[tasks.topic]
+kind = "node_classification"
+node_type = "paper"
+[[stages]]
+name = "mlm"
+kind = "mlm"
+[[stages]]
+name = "warm"
+kind = "gnn_warm"
+task = "links"
+[[stages]]
+name = "topic_warm"
+kind = "gnn_warm"
+task = "topic"
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("tasks.topic.scorer=dot", "tasks.topic.scorer has no effect: it is for link_prediction"),
+        ("tasks.topic.decoder=mlp", "it is for edge_classification, this task is node_classification"),
+        ("tasks.links.class_weights=balanced", "it is for node_classification and edge_classification"),
+        ("stages.warm.train_nodes=32", "stages.warm.train_nodes has no effect: it is for joint"),
+        ("stages.warm.lm_rate=1e-4", "stages.warm.lm_rate has no effect"),
+        ("stages.warm.mask=0.2", "it is for mlm, this stage is gnn_warm"),
+        ("stages.mlm.rate=0.1", "stages.mlm.rate has no effect"),
+        ("stages.topic_warm.negatives=batch", "task 'topic' predicts classes, not links"),
+    ],
+)
+def test_a_key_without_an_effect_is_an_error_that_says_what_it_is_for(tmp_path, override, said):
+    (tmp_path / "plan.toml").write_text(IDLE)
+    load_plan(tmp_path / "plan.toml", ["stages.warm.rate=1e-2", "tasks.links.scorer=distmult"])
+    with pytest.raises(UsageError) as caught:
+        load_plan(tmp_path / "plan.toml", [override])
+    assert f"{tmp_path}/plan.toml: " in str(caught.value)
+    assert said in str(caught.value)
+    assert "leave it out" in str(caught.value)
+
+
+def test_the_plan_of_a_run_names_every_key_and_loads_all_the_same(tmp_path):
+    (tmp_path / "plan.toml").write_text(IDLE)
+    plan = load_plan(tmp_path / "plan.toml")
+    assert TrainPlan.from_json(plan.to_json()) == plan
+
+
+def test_keys_that_are_told_to_have_no_effect_are_keys_of_a_plan():
+    for keys, plan, kinds in ((TASK_KEYS, TaskPlan, TASK_KINDS), (STAGE_KEYS, StagePlan, STAGE_KINDS)):
+        assert set(keys) <= {field.name for field in dataclasses.fields(plan)}
+        assert {kind for some in keys.values() for kind in some} <= set(kinds)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    sorted(p for folder in ("examples", "benchmarks") for p in (REPO / folder).rglob("*.toml")),
+    ids=str,
+)
+def test_every_plan_of_the_repository_loads(plan):
+    assert load_plan(plan).stages
+
+
+def test_the_plan_of_the_readme_loads(tmp_path):
+    examples = re.findall(r"(?s)```toml\n(.*?)```", (REPO / "README.md").read_text())
+    (text,) = [text for text in examples if "[[stages]]" in text]
+    (tmp_path / "plan.toml").write_text(text)
+    assert len(load_plan(tmp_path / "plan.toml").stages) == 5
