@@ -6,7 +6,6 @@ store.verify) and never needs DGL.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from partition.errors import StoreError
-from partition.manifest import RelationInfo
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,6 @@ class EdgeTargets:
 def graph_config(folder: str | Path) -> Path:
     """The JSON file that DGL's load_partition and DistGraph take."""
     return Path(folder) / "graph.json"
-
-
-def edges_of_hosts(folder: str | Path, relation: RelationInfo) -> tuple[int, ...]:
-    """Stored edges of a relation on each host."""
-    try:
-        ranges = json.loads(graph_config(folder).read_text())["edge_map"]
-    except FileNotFoundError:
-        raise StoreError(f"{graph_config(folder)}: no such file", hint="build the partition again") from None
-    key = f"{relation.source}:{relation.name}:{relation.destination}"
-    return tuple(last - first for first, last in ranges[key])
 
 
 def open_tokens(folder: str | Path, host: int, node_type: str) -> tuple[np.ndarray, np.ndarray]:

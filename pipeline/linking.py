@@ -13,11 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from partition.reader import edges_of_hosts
 from pipeline.batch import Batch
 from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
-from pipeline.graph import Graph
 from pipeline.hashing import hash_ids, key_of
 from pipeline.known import KnownTails
 from pipeline.objective import Found, Rows, chosen_share
@@ -28,15 +26,6 @@ from pipeline.trainer import Trainer
 
 _TARGETS = 256
 """Targets scored at a time."""
-
-
-def edges_before(graph: Graph, relation: str, part: int) -> int:
-    """Stored edges of a relation in the parts before one of this host's."""
-    trainers = graph.manifest.trainers
-    host = part // trainers
-    on_hosts = edges_of_hosts(graph.folder, graph.manifest.relation(relation))
-    here = range(host * trainers, part)
-    return sum(on_hosts[:host]) + sum(len(graph.stored_edges(relation, earlier)[0]) for earlier in here)
 
 
 class LinkObjective:
@@ -70,7 +59,7 @@ class LinkObjective:
         for number, name in enumerate(self._task.relations):
             if not graph.manifest.relation(name).targets and split != "test":
                 source, destination = graph.stored_edges(name, part)
-                held_out = held_out_edges(name, source, destination, before=edges_before(graph, name, part))
+                held_out = held_out_edges(name, source, destination)
                 chosen = held_out if split == "valid" else ~held_out
                 columns[0].append(torch.full((int(chosen.sum()),), number))
                 columns[1].append(source[chosen])

@@ -29,7 +29,7 @@ from pipeline.plan_check import check_against
 from pipeline.start.facts import GraphFacts, Labels, as_manifest, graph_facts
 from pipeline.start.init import read_schema
 from pipeline.start.sizes import TRAINERS, most_negatives
-from pipeline.targets import edges_held_out, read_texts
+from pipeline.targets import HELD_OUT, read_texts
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def _stage_targets(stage: StagePlan, plan: TrainPlan, manifest: PartitionManifes
         r.name: r for r in manifest.relations if not r.is_reverse and {r.source, r.destination} <= set(texts)
     }
     chosen = [manifest.relation(name) for name in stage.relations or between]
-    # Which edges are held out depends on the ids that a partition gives; how many does not.
-    train = sum(r.targets.get("train", 0) if r.targets else r.count - edges_held_out(r.count) for r in chosen)
+    # Which edges are held out depends on the ids that a partition gives; how many, hardly.
+    train = sum(r.targets.get("train", 0) if r.targets else r.count - r.count // HELD_OUT for r in chosen)
     if len(chosen) > 3:
         return f"{len(chosen)} relations", train
     return ", ".join(r.name for r in chosen), train

@@ -17,12 +17,10 @@ from partition.errors import DataError, UsageError
 from partition.manifest import PartitionManifest
 from partition.storage import InputFolder
 from partition.tables import load_tables, table_files
-from pipeline.cost.offline import OfflineGraph
-from pipeline.linking import edges_before
 from pipeline.start.check import main
 from pipeline.start.facts import as_manifest
 from pipeline.start.init import read_schema
-from pipeline.targets import held_out_edges, read_texts
+from pipeline.targets import read_texts
 
 GRAPH = """
 [nodes.paper]
@@ -214,30 +212,6 @@ def test_texts_and_edges_that_stages_hold_out_are_not_counted(
     _, _, mlm = answer(capsys, tmp_path / "plan.toml")["plan"]
     parts = [len(read_texts(real, part=part, split="train")) for part in range(4)]
     assert mlm["train"] == sum(parts) < 240
-
-
-@pytest.mark.parametrize(("hosts", "trainers"), [(1, 1), (2, 2), (1, 3)])
-def test_edges_of_a_graph_lm_stage_are_as_many_as_trainers_take_however_the_graph_is_cut(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], hosts: int, trainers: int
-) -> None:
-    graph, lm = write_graph(tmp_path / "graph"), write_lm(tmp_path / "lm")
-    text = (graph / GRAPH_FILE).read_text()
-    (graph / GRAPH_FILE).write_text(re.sub(r'(?s)(\[edges\.cites\].*?)split = "split"\n', r"\1", text))
-    stage = '[[stages]]\nname = "lm"\nkind = "graph_lm"\nbatch_size = 8\n'
-    (tmp_path / "plan.toml").write_text(PLAN.replace('path = "."', 'path = "graph"') + stage)
-    _, _, told = answer(capsys, tmp_path / "plan.toml")["plan"]
-    folder = build_partition(graph, lm, tmp_path / "store", hosts=hosts, trainers=trainers)
-    offline = OfflineGraph(folder, PartitionManifest.load(folder))
-    trained, held_out, edges = 0, 0, 0
-    for part in range(hosts * trainers):
-        ends = offline.stored_edges("cites", part)
-        assert edges_before(offline, "cites", part) == edges
-        chosen = held_out_edges("cites", *ends, before=edges)
-        assert abs(int(chosen.sum()) - len(chosen) / 20) < 1
-        trained, held_out = trained + int((~chosen).sum()), held_out + int(chosen.sum())
-        edges += len(chosen)
-    assert told["of"] == "cites"
-    assert (trained, held_out) == (told["train"], edges // 20)
 
 
 def test_a_plan_s_graph_is_looked_for_in_the_checkout_too(
