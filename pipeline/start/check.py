@@ -236,6 +236,8 @@ def _label_table(labelled: Mapping[str, Labels]) -> Table:
 
 def _use_table(uses: Sequence[Use]) -> Table:
     table = Table(title=f"what the plan uses (steps: on one host with {TRAINERS} trainers)")
+    if any(use.kind == "graph_lm" for use in uses):
+        table.caption = "graph_lm: to about one in a hundred; the partition decides which edges are held out"
     _columns(table, ("task or stage", "kind", "of"), ("train/valid/test", "steps"))
     for use in uses:
         counts = f"{use.train:,}" if use.valid is None else f"{use.train:,}/{use.valid:,}/{use.test:,}"
