@@ -70,6 +70,10 @@ class Table:
         self._tensor = tensor
         self._first_local = first_local
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return tuple(self._tensor.shape[1:])
+
     def read(self, ids: Tensor) -> Tensor:
         """Rows of typed ids, from whichever host."""
         return self._tensor[ids]

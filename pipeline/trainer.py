@@ -183,7 +183,7 @@ class Trainer:
             save_tensors(folder / f"part-{part}.safetensors", rows)
 
     def load(self, saved: Checkpoint, engine: Engine | None) -> None:
-        """Take weights and rows from a checkpoint of this partition."""
+        """Take weights and rows from a checkpoint of this partition, of an earlier run those whose shape fits."""
         self._load_weights(saved.path)
         tables = self._tables(state=engine is not None)
         for part in self.parts if tables else ():
@@ -193,7 +193,7 @@ class Trainer:
                     f"{saved.path} holds no rows of part {part}", hint="it belongs to another partition"
                 )
             for name, rows in load_tensors(found[0]).items():
-                if name in tables and len(rows):
+                if name in tables and len(rows) and rows.shape[1:] == tables[name].row_shape:
                     tables[name].write(self._part_range(name, part)[0], rows)
         if engine is not None:
             rank = self.rank if engine.zero else 0

@@ -181,3 +181,15 @@ def test_a_stage_can_start_from_an_earlier_run(finished: Any, tmp_path: Path) ->
     expected = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
     got = json.loads((second / "metrics.json").read_text())["tasks"]["cites"]["test_metrics"]
     assert got == expected
+
+
+def test_a_stage_of_another_width_starts_from_what_fits(finished: Any, tmp_path: Path) -> None:
+    plan, run, oracle, graph = finished
+    stages = [{**STAGES[1], "start": f"{run}:graph_lm", "epochs": 0.1}]
+    model = {"aggregate": plan.model.aggregate, "hidden": 2 * plan.model.hidden}
+    wider = plan_of(graph, Path(plan.model.lm), model=model, stages=stages)
+    partition = graph.parent / "store" / oracle.manifest.id
+    second = run_processes(wider, partition, tmp_path / "wider", hosts=2, trainers=1)
+    lm = [load_file(next((r / "export" / "cites" / "lm").rglob("model.safetensors"))) for r in (run, second)]
+    assert lm[0].keys() == lm[1].keys()
+    assert all(torch.equal(lm[0][name], lm[1][name]) for name in lm[0])  # graph_lm's, which gnn_warm keeps
