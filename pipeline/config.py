@@ -56,6 +56,9 @@ class TrainPlan:
                     + nearest(stage.start, names[:position])
                 )
 
+        for name in self.model.dropout_of:
+            if name not in self.tasks:
+                raise UsageError(f"model.dropout_of.{name}: no task of this plan{nearest(name, self.tasks)}")
         for name in self.tasks:
             if not any(stage.task == name for stage in self.stages):
                 raise UsageError(f"no stage trains tasks.{name}: give one task = {name!r}")

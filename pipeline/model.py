@@ -146,7 +146,7 @@ class LMGNN(nn.Module):
         self.encoders = nn.ModuleDict(
             {
                 module_key(name): GraphEncoder(
-                    plan.model, manifest, widths, feature_widths(known_shapes(task, manifest))
+                    plan.model.of_task(name), manifest, widths, feature_widths(known_shapes(task, manifest))
                 )
                 for name, task in plan.tasks.items()
             }

@@ -5,6 +5,7 @@ Standard library only, because `launch` imports it. Owns their settings, default
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -93,6 +94,8 @@ class ModelPlan:
     """Let each layer of rgcn and sage see how many neighbours a node has under each relation."""
     dropout: float = 0.1
     """Share of the numbers that the graph encoder drops while it trains."""
+    dropout_of: Mapping[str, float] = field(default_factory=dict)
+    """Task -> share for its graph encoder, in place of `dropout`; more for one with few training targets."""
 
     def __post_init__(self) -> None:
         check(self.pooling in ("mean", "cls"), "model.pooling", self.pooling, "mean or cls")
@@ -102,10 +105,19 @@ class ModelPlan:
         check(self.max_length >= 3, "model.max_length", self.max_length, "at least 3")
         check(self.hidden > 0, "model.hidden", self.hidden, "a positive width")
         check(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= dropout < 1")
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        for task, share in self.dropout_of.items():
+            check(0 <= share < 1, f"model.dropout_of.{task}", share, "0 <= dropout < 1")
         named = {f"fanout_of.{name}": values for name, values in self.fanout_of.items()}
         for key, values in [("fanout", self.fanout), *named.items()]:
             good = len(values) == self.gnn_layers and all(v == -1 or v >= 1 for v in values)
             check(good, f"model.{key}", values, f"{self.gnn_layers} numbers, each -1 or above 0")
+
+    def of_task(self, task: str) -> ModelPlan:
+        """With the dropout of a task's graph encoder."""
+        return dataclasses.replace(self, dropout=self.dropout_of.get(task, self.dropout))
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def test_a_missing_file_is_a_usage_error(tmp_path):
     [
         "model.gnn_layers=4",
         "model.dropout=1.0",
+        "model.dropout_of.uses=1.0",
         "model.fanout=[10]",
         "model.fanout=[10, 0]",
         "model.pooling=max",
