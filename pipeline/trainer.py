@@ -183,7 +183,7 @@ class Trainer:
             save_tensors(folder / f"part-{part}.safetensors", rows)
 
     def load(self, saved: Checkpoint, engine: Engine | None) -> None:
-        """Take weights and rows from a checkpoint of this partition, of an earlier run those whose shape fits."""
+        """Take from a checkpoint of this partition the weights and rows whose shape fits."""
         self._load_weights(saved.path)
         tables = self._tables(state=engine is not None)
         for part in self.parts if tables else ():
