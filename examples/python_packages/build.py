@@ -28,7 +28,7 @@ sys.path.insert(0, str(HERE))  # also under `python -P`
 from corpus import Corpus, corpus_files, find_packages, hash_files, read_corpus  # noqa: E402
 from kinds import KINDS  # noqa: E402
 from lexical import word_features  # noqa: E402
-from questions import ask_modules, ask_uses  # noqa: E402
+from questions import ask_areas, ask_uses  # noqa: E402
 from resolve import Pair, find_relations  # noqa: E402
 from wording import masked_texts  # noqa: E402
 
@@ -67,15 +67,15 @@ path = "nodes/symbol.parquet"
 id = "id"
 text = "text"
 features = ["words"]
+label = "label"
+classes = {areas}
+split = "split"
 
 [nodes.module]
 path = "nodes/module.parquet"
 id = "id"
 text = "text"
 features = ["words"]
-label = "label"
-classes = {module_classes}
-split = "split"
 
 [nodes.parameter]
 path = "nodes/parameter.parquet"
@@ -124,7 +124,7 @@ def make_graph(corpus: Corpus) -> Graph:
     """Relations, labels, splits and masked texts of a corpus."""
     relations = find_relations(corpus)
     uses = ask_uses(corpus, relations)
-    modules = ask_modules(corpus)
+    areas = ask_areas(corpus)
     targets = [pair for pair, split in uses.splits.items() if split != "message"]
     texts = masked_texts(corpus, targets)
     words = word_features([*texts.symbols.values(), *texts.modules.values()])
@@ -133,12 +133,12 @@ def make_graph(corpus: Corpus) -> Graph:
         "symbol": _table(
             id=texts.symbols.keys(),
             text=texts.symbols.values(),
+            label=[areas.labels.get(name) for name in texts.symbols],
+            split=[areas.splits.get(name) for name in texts.symbols],
         ).append_column("words", pa.array(words[: len(texts.symbols)], FEATURES)),
         "module": _table(
             id=texts.modules.keys(),
             text=texts.modules.values(),
-            label=[modules.labels.get(name) for name in texts.modules],
-            split=[modules.splits.get(name) for name in texts.modules],
         ).append_column("words", pa.array(words[len(texts.symbols) :], FEATURES)),
         "parameter": _table(id=sorted({name for _, name in takes})),
     }
@@ -154,7 +154,7 @@ def make_graph(corpus: Corpus) -> Graph:
         "imports": _edges(sorted(relations.imports)),
     }
     toml = GRAPH_TOML.format(
-        module_classes=json.dumps(sorted(set(modules.labels.values()))), uses_classes=json.dumps(KINDS)
+        areas=json.dumps(sorted(set(areas.labels.values()))), uses_classes=json.dumps(KINDS)
     )
     return Graph(nodes, edges, toml, uses.reasons)
 
@@ -225,8 +225,8 @@ def build(roots: Mapping[str, Path], out: Path) -> dict[str, Any]:
         "uses": _counts(graph.edges["uses"]["split"]),
         "kinds": _counts(graph.edges["uses"]["label"]),
         "why": dict(sorted(graph.reasons.items())),
-        "modules": _counts(graph.nodes["module"]["split"]),
-        "labels": _counts(graph.nodes["module"]["label"]),
+        "asked": _counts(graph.nodes["symbol"]["split"]),
+        "areas": _counts(graph.nodes["symbol"]["label"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     print(f"{'found' if facts['found'] else 'made'} {out} in {time.perf_counter() - start:.1f} s")
     print(f"corpus {facts['corpus']} ({facts['files']} files of {', '.join(facts['packages'])})")
-    for name in ("nodes", "edges", "uses", "kinds", "why", "modules", "labels"):
+    for name in ("nodes", "edges", "uses", "kinds", "why", "asked", "areas"):
         print(f"{name}: " + ", ".join(f"{count} {what}" for what, count in facts[name].items()))
     return 0
 

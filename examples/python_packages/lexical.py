@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-WIDTH = 128
+WIDTH = 512
 
 
 def word_features(texts: Sequence[str]) -> list[list[float]]:

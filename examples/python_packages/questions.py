@@ -16,8 +16,8 @@ from wording import contains, name_words, own_words
 
 POPULAR = 100
 """Targets used by more symbols than this (error classes, decorators) are no question worth asking."""
-SMALLEST_CLASS = 20
-"""Packages of fewer modules are no class: their validation split would hold two or three."""
+MODULES, SYMBOLS = 8, 60
+"""A package is an area if it holds so many modules and so many symbols."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class UsesQuestions:
 
 
 @dataclass(frozen=True)
-class ModuleQuestions:
-    """Modules that are not in here have no label."""
+class AreaQuestions:
+    """Symbols that are not in here have no label."""
 
     labels: Mapping[str, str]
     splits: Mapping[str, str]
@@ -72,15 +72,37 @@ def _top_class(symbol: str) -> str:
     return f"{module}:{path.partition('.')[0]}"
 
 
-def ask_modules(corpus: Corpus) -> ModuleQuestions:
-    """The package of each module, of the packages that are large enough."""
-    sizes = Counter(module.package for module in corpus.modules.values())
+def ask_areas(corpus: Corpus) -> AreaQuestions:
+    """The area of each symbol: the smallest package around its module that is large enough."""
+    area_of = _areas(corpus)
+    sizes = Counter(area_of[symbol.module] for symbol in corpus.symbols.values())
     labels = {
-        name: module.package
-        for name, module in sorted(corpus.modules.items())
-        if sizes[module.package] >= SMALLEST_CLASS
+        symbol.id: area_of[symbol.module]
+        for symbol in corpus.symbols.values()
+        if area_of[symbol.module] and sizes[area_of[symbol.module]] >= SYMBOLS
     }
-    return ModuleQuestions(labels, {name: node_split(name) for name in labels})
+    return AreaQuestions(labels, {name: area_split(name) for name in labels})
+
+
+def _areas(corpus: Corpus) -> dict[str, str]:
+    """Module -> its area; "" for none."""
+    inside = Counter(symbol.module for symbol in corpus.symbols.values())
+    modules: Counter[str] = Counter()
+    symbols: Counter[str] = Counter()
+    for name in corpus.modules:
+        for package in _around(name):
+            modules[package] += 1
+            symbols[package] += inside[name]
+    return {
+        name: next((p for p in _around(name) if modules[p] >= MODULES and symbols[p] >= SYMBOLS), "")
+        for name in corpus.modules
+    }
+
+
+def _around(module: str) -> list[str]:
+    """a.b.c, a.b, a"""
+    parts = module.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def edge_split(pair: Pair) -> str:
@@ -90,10 +112,10 @@ def edge_split(pair: Pair) -> str:
     return "train" if draw < 0.7 else "valid" if draw < 0.8 else "test"
 
 
-def node_split(node: str) -> str:
-    """40 % train, 20 % valid, 40 % test: there are few modules, and a figure of fewer says little."""
-    draw = _draw(node)
-    return "train" if draw < 0.4 else "valid" if draw < 0.6 else "test"
+def area_split(symbol: str) -> str:
+    """60 % train, 15 % valid, 25 % test; a class and all inside it share their split."""
+    draw = _draw(_top_class(symbol))
+    return "train" if draw < 0.6 else "valid" if draw < 0.75 else "test"
 
 
 def _draw(key: str) -> float:

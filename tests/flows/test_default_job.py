@@ -10,7 +10,7 @@ import pytest
 from toy import REPO
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1500)]
-TASKS = ("uses", "package", "reference")
+TASKS = ("uses", "area", "reference")
 BASELINES = {"tfidf", "tfidf_neighbours", "graph"}
 
 
@@ -54,14 +54,7 @@ def test_a_task_is_well_above_guessing_by_frequency(finished: Path, name: str) -
     assert task["seconds"] > 0
 
 
-LEVEL = pytest.mark.xfail(
-    reason="level with the best classical baseline: README, Where it has run", strict=False
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param("uses", marks=LEVEL), pytest.param("package", marks=LEVEL), "reference"]
-)
+@pytest.mark.parametrize("name", TASKS)
 def test_a_task_is_above_every_baseline(finished: Path, name: str) -> None:
     task = task_of(finished, name)
     assert set(task["baselines"]) >= BASELINES

@@ -273,23 +273,41 @@ def test_splits_of_links_are_seventy_ten_twenty() -> None:
         assert abs(splits.count(name) / len(splits) - share) < 0.0115  # 3.5 standard deviations
 
 
-def test_modules_are_split_forty_twenty_forty() -> None:
-    splits = [questions.node_split(f"p.m{i}") for i in range(20_000)]
-    for name, share in (("train", 0.4), ("valid", 0.2), ("test", 0.4)):
+def test_symbols_are_split_sixty_fifteen_twenty_five() -> None:
+    splits = [questions.area_split(f"p.m{i}:f") for i in range(20_000)]
+    for name, share in (("train", 0.6), ("valid", 0.15), ("test", 0.25)):
         assert abs(splits.count(name) / len(splits) - share) < 0.0125  # 3.5 standard deviations
 
 
-def test_only_modules_of_large_packages_have_a_label(tmp_path: Path) -> None:
-    modules = {f"p/m{i}.py": "" for i in range(questions.SMALLEST_CLASS)}
-    _write(tmp_path, {**modules, "q/__init__.py": "def f(): pass"})
-    builder.build({"p": tmp_path / "p", "q": tmp_path / "q"}, tmp_path / "graph")
-    table = pq.read_table(tmp_path / "graph" / "nodes" / "module.parquet").to_pydict()
-    found = dict(zip(table["id"], zip(table["label"], table["split"], strict=True), strict=True))
-    assert found.pop("q") == (None, None)
-    assert found == {m: ("p", questions.node_split(m)) for m in found}
-    assert tomllib.loads((tmp_path / "graph" / "graph.toml").read_text())["nodes"]["module"]["classes"] == [
-        "p"
-    ]
+@pytest.fixture(scope="module")
+def areas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the graph of packages p, with a large and a small package inside, and q, which is small."""
+    root = tmp_path_factory.mktemp("areas")
+    functions = "\n".join(f"def f{i}(): pass" for i in range(-(-questions.SYMBOLS // questions.MODULES)))
+    inside = {f"p/{part}m{i}.py": functions for part in ("", "large/") for i in range(questions.MODULES)}
+    small = {f"p/small/m{i}.py": functions for i in range(questions.MODULES - 1)}
+    whole = {"p/large/__init__.py": '"""A docstring."""', "q/__init__.py": functions}
+    _write(root, {"p/__init__.py": "", "p/small/__init__.py": "", **inside, **small, **whole})
+    builder.build({"p": root / "p", "q": root / "q"}, root / "graph")
+    return root / "graph"
+
+
+def test_the_area_of_a_symbol_is_the_smallest_large_package_around_it(areas: Path) -> None:
+    table = pq.read_table(areas / "nodes" / "symbol.parquet").to_pydict()
+    found = dict(zip(table["id"], table["label"], strict=True))
+    assert found["p.m0:f0"] == "p"
+    assert found["p.large.m0:f0"] == "p.large"
+    assert found["p.small.m0:f0"] == "p"
+    assert found["q:f0"] is None
+    schema = tomllib.loads((areas / "graph.toml").read_text())["nodes"]["symbol"]
+    assert schema["classes"] == ["p", "p.large"]
+
+
+def test_a_class_and_all_inside_it_share_their_split(areas: Path) -> None:
+    table = pq.read_table(areas / "nodes" / "symbol.parquet").to_pydict()
+    asked = {i: s for i, s in zip(table["id"], table["split"], strict=True) if not i.startswith("q:")}
+    assert asked == {i: questions.area_split(i) for i in asked}
+    assert questions.area_split("p.m:C") == questions.area_split("p.m:C.inner.method")
 
 
 REFERENCES = """
