@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from partition.errors import DataError
+from pipeline.aging import CacheState
 from pipeline.ahead import Ahead
 from pipeline.batch import Batch
-from pipeline.cache import CacheState
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.engine import Engine, zero_stage
@@ -176,6 +176,7 @@ class _Loop:
             **cached,
             **{"remote_rows": 0.0, **trainer.graph.take_costs()},
             **clock.laps,
+            cpu_s=clock.cpu_s(),
         )
         return bool(asked)
 
@@ -299,9 +300,13 @@ class _Clock:
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
+        self._last, self._cpu = time.monotonic(), time.process_time()
 
     def lap(self, name: str) -> None:
         now = time.monotonic()
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
+
+    def cpu_s(self) -> float:
+        """Of this process since the clock was made."""
+        return time.process_time() - self._cpu

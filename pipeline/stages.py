@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.aging import CacheState, first_state
 from pipeline.batch import Batch
-from pipeline.cache import CacheState, EmbeddingCache, first_state
+from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan
 from pipeline.graph import RowSource
 from pipeline.hashing import key_of, permutation

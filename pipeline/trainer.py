@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from partition.errors import StoreError
+from pipeline.aging import model_number
 from pipeline.batch import Ragged
-from pipeline.cache import EmbeddingCache, model_number
+from pipeline.cache import EmbeddingCache
 from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
 from pipeline.config import TrainPlan
 from pipeline.engine import Engine

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipeline.aging import first_state
 from pipeline.batch import Batch
-from pipeline.cache import EmbeddingCache, first_state
+from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
 from pipeline.grouping import split_texts, sub_batches

@@ -42,7 +42,7 @@ _CHUNK = 1024
 
 
 _NO_TEXTS: dict[str, Any] = {
-    name: {} for name in ("tokens", "train_rows", "embedded", "hits", "stale", "stale_rows")
+    name: {} for name in ("tokens", "train_rows", "embedded", "hits", "stale", "stale_rows", "stale_age")
 }
 
 

@@ -18,7 +18,7 @@ def used(toy: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory)
     """What each of four trainers counted over 40 steps."""
     graph, lm, store = toy
     partition = build_partition(graph, lm, store, hosts=2, trainers=2)
-    plan = plan_of(graph, lm, cache={"max_age": MAX_AGE, "refresh": 0.0})
+    plan = plan_of(graph, lm, cache={"max_age": MAX_AGE, "refresh": 0.0, "budget": 0.0})
     run = run_processes(plan, partition, tmp_path_factory.mktemp("cache"), hosts=2, trainers=2, client=CLIENT)
     return [json.loads((run / f"cache-{rank}.json").read_text()) for rank in range(4)]
 

@@ -7,14 +7,16 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pipeline.aging import first_state, lifetimes
 from pipeline.batch import Batch
-from pipeline.cache import EmbeddingCache, first_state
+from pipeline.cache import EmbeddingCache
 from pipeline.config import TrainPlan
 from pipeline.engine import start_collectives
 from pipeline.graph import Graph, start_client
@@ -28,6 +30,12 @@ def embedding(ids: Tensor, step: int) -> Tensor:
     """float32 N x WIDTH: the step, then hashes of node and step that float16 holds exactly."""
     draws = hash_ids(key_of("oracle"), ids[:, None], torch.arange(WIDTH - 1), step) & 0x3FF
     return torch.cat([torch.full((len(ids), 1), float(step)), draws.float()], dim=1)
+
+
+def alive(ids: Tensor, seen: Mapping[int, int], step: int, max_age: int) -> set[int]:
+    """Nodes whose embedding, computed at the step that `seen` says, may serve."""
+    written = torch.tensor([seen.get(node, -(1 << 20)) for node in ids.tolist()])
+    return set(ids[step - written <= lifetimes(ids, written, max_age)].tolist())
 
 
 def main() -> None:
@@ -58,7 +66,7 @@ def main() -> None:
             ids = (draws % 4 == 0).nonzero().squeeze(1)
             batch = Batch(nodes={"paper": ids}, key=key_of(step, other))
             batch = replace(batch, train_rows={"paper": torch.arange(0, len(ids), 7)})
-            usable = {int(i) for i in ids if 0 <= step - seen.get(int(i), -(1 << 20)) <= plan.cache.max_age}
+            usable = alive(ids, seen, step, plan.cache.max_age)
             trained = {int(ids[row]) for row in batch.train_rows["paper"]}
             if other != rank:
                 again = set()  # without refresh every usable text is a hit
