@@ -22,10 +22,14 @@ from partition.manifest import PartitionManifest
 from pipeline.aging import CacheState, Drift, again, follow, lifetimes, promised_age
 from pipeline.batch import Batch
 from pipeline.config import CachePlan
-from pipeline.exchange import Exchange, first_of_each
+from pipeline.exchange import Exchange, first_of_each, of_all
+from pipeline.fresh import NEVER, FreshNodes
 from pipeline.hashing import hash_ids, key_of
 from pipeline.records import Stamp, pack
 from pipeline.texttable import TextTable
+
+_STAMPS = 65536
+"""Records whose stamps are read at a time."""
 
 
 class EmbeddingCache:
@@ -40,12 +44,15 @@ class EmbeddingCache:
         state: CacheState,
         parts_of: Sequence[Sequence[int]],
         keep_trained: bool,
+        fresh: FreshNodes | None = None,
     ) -> None:
         """`parts_of`: parts of every trainer, by rank. `keep_trained`: store what was computed for
         gradients as well; not for a language model with dropout, whose noise is larger than the drift of many
-        steps (MiniLM: mean cosine .97 to the embedding without)."""
+        steps (MiniLM: mean cosine .97 to the embedding without). `fresh`: kept up to date, if negatives are
+        drawn from it."""
         self._plan, self._tables, self.state = plan, tables, state
-        self._keep_trained = keep_trained
+        self._keep_trained, self._fresh = keep_trained, fresh
+        self._manifest, self._parts_of = manifest, parts_of
         self._exchange = Exchange(manifest, parts_of)
         self._computed: list[tuple[str, Tensor, Tensor]] = []
         self._drift: list[tuple[Tensor, Tensor]] = []
@@ -56,6 +63,36 @@ class EmbeddingCache:
     def stamp(self) -> Stamp:
         """For what is computed now."""
         return Stamp(self.state.model, self.state.steps)
+
+    @property
+    def draws_wait(self) -> bool:
+        """Whether a step's batches depend on what the step before it stored."""
+        return self._fresh is not None
+
+    def fresh(self, node_type: str) -> Tensor:
+        """int64, ascending: nodes that the next look-up finds, unless it is to compute them again."""
+        if self._fresh is None:
+            return torch.zeros(0, dtype=torch.int64)
+        return self._fresh.at(node_type, self.state.steps, promised_age(self._plan))
+
+    def read_stamps(self) -> None:
+        """Learn what is fresh from the records themselves, if something else than `commit` may have written
+        them. A collective call."""
+        if self._fresh is None:
+            return
+        own_parts = self._parts_of[torch.distributed.get_rank()]
+        for node_type, table in self._tables.items():
+            ranges = [self._manifest.part_range(node_type, part) for part in own_parts]
+            ids = torch.cat([torch.arange(first, last) for first, last in ranges])
+            written = torch.cat([ids[:0], *(self._written(table, some) for some in ids.split(_STAMPS))])
+            everyone = of_all(torch.stack([ids, written], dim=1))
+            self._fresh.wrote(node_type, everyone[:, 0], everyone[:, 1])
+
+    def _written(self, table: TextTable, ids: Tensor) -> Tensor:
+        """int64 N: the step at which each embedding was computed, or NEVER."""
+        found = table.look_up(ids)
+        age = torch.where(found.whole, self._age(found.model, found.step), -1)
+        return torch.where(age < 0, NEVER, self.state.steps - age)
 
     def find(self, batch: Batch) -> Batch:
         """Put stored embeddings into a batch whose `train_rows` are chosen: `embedded` and `hits`, and
@@ -120,6 +157,8 @@ class EmbeddingCache:
             arrived = self._exchange(node_type, ids, pack(rows, ids, self.stamp))
             ids, records = first_of_each(*arrived)
             table.records.put(ids, records)
+            if self._fresh is not None:
+                self._fresh.wrote(node_type, of_all(ids[:, None])[:, 0], self.state.steps)
         self._computed.clear()
         cosine = self._follow()
         self.state.steps += 1

@@ -117,6 +117,8 @@ class _Loop:
         started = time.monotonic() - progress.seconds
         if resumed is None and self.stage.evals:
             self._evaluate()  # what the stage must improve on to be kept
+        if trainer.cache is not None:
+            trainer.cache.read_stamps()
         while progress.step < steps and not self._patience_is_over():
             asked = self._step()
             progress.seconds = time.monotonic() - started
@@ -186,7 +188,9 @@ class _Loop:
         made = self.ahead.take(step)
         clock.lap("sample_s")
         filled = [(part, self.rule.inputs(batch)) for part, batch in made]
-        if step + 1 < self.schedule.steps:
+        # Not where it depends on what this step stores: a resumed stage could not repeat it.
+        waits = self.trainer.cache is not None and self.trainer.cache.draws_wait
+        if step + 1 < self.schedule.steps and not waits:
             self.ahead.start(step + 1)
         clock.lap("fetch_s")
         return filled

@@ -39,3 +39,7 @@ def test_what_any_trainer_computed_is_found_by_all_from_the_next_step_on(used: l
 
 def test_texts_that_gradients_reach_never_come_from_the_cache(used: list[dict[str, Any]]) -> None:
     assert [counts["served_trained"] for counts in used] == [0] * 4
+
+
+def test_all_trainers_know_what_is_fresh_and_the_records_say_the_same(used: list[dict[str, Any]]) -> None:
+    assert [counts["fresh"] for counts in used] == [0] * 4

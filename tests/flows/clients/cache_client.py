@@ -19,6 +19,7 @@ from pipeline.batch import Batch
 from pipeline.cache import EmbeddingCache
 from pipeline.config import TrainPlan
 from pipeline.engine import start_collectives
+from pipeline.fresh import FreshNodes
 from pipeline.graph import Graph, start_client
 from pipeline.hashing import hash_ids, key_of
 from pipeline.texttable import TextTable
@@ -54,8 +55,11 @@ def main() -> None:
         state=first_state(plan.cache, "joint", "start"),
         parts_of=[[part] for part in range(graph.manifest.parts)],
         keep_trained=True,
+        fresh=FreshNodes({"paper": graph.ids.count["paper"]}),
     )
-    out = {"texts": 0, "hits": 0, "wrong": 0, "oldest": 0, "unseen": 0, "served_trained": 0, "foreign": 0}
+    names = ("texts", "hits", "wrong", "oldest", "unseen", "served_trained", "foreign", "fresh")
+    out = dict.fromkeys(names, 0)
+    everyone = torch.arange(graph.ids.count["paper"])
     mine: set[tuple[int, int]] = set()
     seen: dict[int, int] = {}
     """Node -> last step at which any trainer computed it, which all trainers work out alike."""
@@ -84,13 +88,17 @@ def main() -> None:
             out["hits"] += len(hit)
             out["unseen"] += len((usable - trained) ^ set(hit.tolist()))
             out["served_trained"] += len(trained & set(hit.tolist()))
-            fresh = embedding(ids, step)
-            cache.keep(found, {"paper": fresh}, {"paper": torch.ones(len(ids), dtype=torch.bool)})
+            rows = embedding(ids, step)
+            cache.keep(found, {"paper": rows}, {"paper": torch.ones(len(ids), dtype=torch.bool)})
             own = set(ids.tolist()) - set(hit.tolist())
             mine |= {(node, step) for node in own}
             computed |= own
         cache.commit()
         seen |= dict.fromkeys(computed, step)
+        if step == STEPS // 2:
+            cache.read_stamps()  # as a resumed stage does
+        fresh = set(cache.fresh("paper").tolist())
+        out["fresh"] += len(fresh ^ alive(everyone, seen, step + 1, plan.cache.max_age))
     (run / f"cache-{rank}.json").write_text(json.dumps(out))
     torch.distributed.barrier()
     graph.close()
