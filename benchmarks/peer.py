@@ -1,8 +1,8 @@
 """A joint epoch beside a cached one, and what they lead to, under the settings at which GraphStorm 0.5.1 was
 measured (benchmarks/peer/topic.toml): one trainer of one thread, three seeds.
 
-`python benchmarks/peer.py --graph data/peer` writes benchmarks/results/peer.json: each of SETTINGS, seed by
-seed. A finished run is not repeated. Epochs are compared by processor seconds of the trainer, since a busy
+`python benchmarks/peer.py --graph data/peer` writes benchmarks/results/peer.json: seed by seed. A
+finished run is not repeated. Epochs are compared by processor seconds of the trainer, since a busy
 machine stretches the clock's; those are there too. The graph has 3,000 papers and 1,500 authors with texts; a
 folder tinybert with a random BERT of two layers lies in it.
 """
@@ -22,11 +22,6 @@ HERE = Path(__file__).resolve().parent
 EPOCH = 15
 """Steps: 900 targets, 64 a batch."""
 TIMES = ("sample_s", "fetch_s", "compute_s", "step_s")
-SETTINGS = {
-    "default": {},
-    "lean": {"cache.max_age": 32, "cache.refresh": 0.01, "cache.budget": 0.01},
-}
-"""Name -> changes of the plan."""
 PEER = {"epochs": 31.0, "valid": 0.690, "test": 0.730}
 """GraphStorm 0.5.1 on this graph: a joint epoch in cached ones, and its figures (one seed)."""
 
@@ -38,35 +33,25 @@ def main() -> int:
     parser.add_argument("--graph", default="data/peer", help="folder of graph.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-peer"), help="run folders")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--output", type=Path, default=HERE / "results" / "peer.json")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    rows = [
-        {"setting": name, "seed": seed, **_figures(_run(options, name, seed))}
-        for name in options.settings
-        for seed in range(options.seeds)
-    ]
-    means = {
-        name: {
-            figure: mean(row[figure] for row in rows if row["setting"] == name)
-            for figure in ("valid", "test", "joint_epoch_in_cached_ones", "lm_tokens_per_target")
-        }
-        for name in options.settings
-    }
+    rows = [{"seed": seed, **_figures(_run(options, seed))} for seed in range(options.seeds)]
+    figures = ("valid", "test", "joint_epoch_in_cached_ones", "lm_tokens_per_target")
+    means = {name: mean(row[name] for row in rows) for name in figures}
     write_json(options.output, {"rows": rows, "mean": means, "peer": PEER})
     print(json.dumps(means))
     return 0
 
 
-def _run(options: argparse.Namespace, name: str, seed: int) -> Path:
+def _run(options: argparse.Namespace, seed: int) -> Path:
     """The folder of a finished run."""
-    folder: Path = options.runs / f"{name}-seed{seed}"
+    folder: Path = options.runs / f"seed{seed}"
     graph = {"graph.path": options.graph, "model.lm": f"{options.graph}/tinybert"}
     ensure_run(
         HERE / "peer" / "topic.toml",
         folder,
-        changes={**graph, "seed": seed, **SETTINGS[name]},
+        changes={**graph, "seed": seed},
         arguments=["--trainers-per-node", "1"],
     )
     return folder
