@@ -33,13 +33,15 @@ def main() -> int:
     parser.add_argument("--graph", default="data/peer", help="folder of graph.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-peer"), help="run folders")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+        help="change a key of the plan (may be repeated); name a --runs folder of its own")  # fmt: skip
     parser.add_argument("--output", type=Path, default=HERE / "results" / "peer.json")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     rows = [{"seed": seed, **_figures(_run(options, seed))} for seed in range(options.seeds)]
-    figures = ("valid", "test", "joint_epoch_in_cached_ones", "lm_tokens_per_target")
+    figures = ("valid", "test", "valid_after_joint", "joint_epoch_in_cached_ones", "lm_tokens_per_target")
     means = {name: mean(row[name] for row in rows) for name in figures}
-    write_json(options.output, {"rows": rows, "mean": means, "peer": PEER})
+    write_json(options.output, {"changes": options.changes, "rows": rows, "mean": means, "peer": PEER})
     print(json.dumps(means))
     return 0
 
@@ -51,7 +53,7 @@ def _run(options: argparse.Namespace, seed: int) -> Path:
     ensure_run(
         HERE / "peer" / "topic.toml",
         folder,
-        changes={**graph, "seed": seed},
+        changes={**graph, "seed": seed, **dict(change.split("=", 1) for change in options.changes)},
         arguments=["--trainers-per-node", "1"],
     )
     return folder
@@ -70,6 +72,7 @@ def _figures(folder: Path) -> dict[str, float]:
     return {
         "valid": task["valid"],
         "test": task["test"],
+        "valid_after_joint": _last_evaluation(folder),
         "cached_epoch_cpu_seconds": seconds["frozen"],
         "joint_epoch_cpu_seconds": seconds["joint"],
         "cached_epoch_seconds": clock["frozen"],
@@ -78,6 +81,13 @@ def _figures(folder: Path) -> dict[str, float]:
         "lm_tokens_per_target": tokens["joint"],
         "most_texts_forward_in_a_step": most["joint"],
     }
+
+
+def _last_evaluation(folder: Path) -> float:
+    """Validation accuracy of the joint stage's last model, which is kept only if none was better."""
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    joint = [event for event in events if event["event"] == "eval" and event["stage"] == "joint"]
+    return float([event["value"] for event in joint if event["metric"] == "accuracy"][-1])
 
 
 if __name__ == "__main__":
