@@ -77,7 +77,7 @@ LABOR = {"sampler": "labor"}
 
 
 def bounded(max_age: int) -> dict[str, Any]:
-    return {"mode": "bounded", "max_age": max_age}
+    return {"mode": "bounded", "max_age": max_age, "refresh": 0.05}
 
 
 SETTINGS = (

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_TEXTS = ("train_rows", "hidden", "embedded", "hits", "stale", "stale_rows")
+_TEXTS = ("train_rows", "hidden", "embedded", "hits", "stale", "stale_rows", "stale_age")
 _BY_TYPE = ("nodes", *_TEXTS, "features", "learnable", "known")
 
 
@@ -136,6 +136,8 @@ class Batch:
     """Text type -> int64 S, positions found in the cache that are computed again all the same."""
     stale_rows: Mapping[str, Tensor] = field(default_factory=dict)
     """Text type -> float S x D, what the cache held of them."""
+    stale_age: Mapping[str, Tensor] = field(default_factory=dict)
+    """Text type -> int64 S, how old that was, in steps."""
     features: Mapping[str, Tensor] = field(default_factory=dict)
     """Type -> float32 N x D, numeric features."""
     learnable: Mapping[str, Tensor] = field(default_factory=dict)

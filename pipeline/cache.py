@@ -2,8 +2,8 @@
 embeddings"), with a bound on how old they may be.
 
 At each step a batch's texts are looked up in the stored embeddings (texttable.py). Those young enough
-need no language model; texts that gradients reach never come from the store; the oldest share of
-the others is computed again, which shows how far embeddings drift, and the bound follows the drift.
+need no language model; texts that gradients reach never come from the store; some of the others are
+computed again, which shows how far embeddings drift. Which ones, and how old one may be: aging.py.
 What was computed goes to the trainer whose part owns the node; it alone writes, and all see it from
 the next step on. So what is found depends neither on timing nor on who asks.
 Shape letters: N texts of a batch, H found among them, D width.
@@ -11,60 +11,25 @@ Shape letters: N texts of a batch, H found among them, D width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from partition.manifest import PartitionManifest
+from pipeline.aging import CacheState, Drift, again, follow, lifetimes, promised_age
 from pipeline.batch import Batch
 from pipeline.config import CachePlan
-from pipeline.exchange import Exchange, first_of_each
+from pipeline.exchange import Exchange, first_of_each, of_all
+from pipeline.fresh import NEVER, FreshNodes
 from pipeline.hashing import hash_ids, key_of
 from pipeline.records import Stamp, pack
 from pipeline.texttable import TextTable
 
-_ENOUGH = 64
-"""Recomputed texts, of all trainers together, before the bound follows the drift."""
-_TAIL = 0.05
-"""The bound halves when more than this share of the recomputed texts has drifted too far."""
-
-_FOR_EVER = 1 << 31
-
-
-@dataclass
-class CacheState:
-    """What a checkpoint must hold beside the records."""
-
-    model: int
-    """Stamp.model of what the stage computes itself."""
-    start: int
-    """Stamp.model of what the model that the stage starts from computed: age 0 at the first step."""
-    max_age: int
-    """The bound in steps, as it is now."""
-    steps: int = 0
-    """That the stage has made."""
-    drifted: int = 0
-    """Recomputed texts since the bound was last looked at that had drifted too far."""
-    recomputed: int = 0
-
-
-def model_number(*labels: int | str) -> int:
-    """A Stamp.model for whatever the labels name."""
-    return key_of("model", *labels) & 0x7FFFFFFF
-
-
-def first_state(plan: CachePlan, stage: str, lm_version: str) -> CacheState:
-    """Of a stage that starts from the language model `lm_version`."""
-    endless = plan.mode in ("unbounded", "frozen")
-    return CacheState(
-        model=model_number(stage, lm_version),
-        start=model_number(lm_version),
-        max_age=_FOR_EVER if endless else plan.max_age,
-    )
+_STAMPS = 65536
+"""Records whose stamps are read at a time."""
 
 
 class EmbeddingCache:
@@ -79,15 +44,19 @@ class EmbeddingCache:
         state: CacheState,
         parts_of: Sequence[Sequence[int]],
         keep_trained: bool,
+        fresh: FreshNodes | None = None,
     ) -> None:
         """`parts_of`: parts of every trainer, by rank. `keep_trained`: store what was computed for
         gradients as well; not for a language model with dropout, whose noise is larger than the drift of many
-        steps (MiniLM: mean cosine .97 to the embedding without)."""
+        steps (MiniLM: mean cosine .97 to the embedding without). `fresh`: kept up to date, if negatives are
+        drawn from it."""
         self._plan, self._tables, self.state = plan, tables, state
-        self._keep_trained = keep_trained
+        self._keep_trained, self._fresh = keep_trained, fresh
+        self._manifest, self._parts_of = manifest, parts_of
         self._exchange = Exchange(manifest, parts_of)
         self._computed: list[tuple[str, Tensor, Tensor]] = []
-        self._drift: list[Tensor] = []
+        self._drift: list[tuple[Tensor, Tensor]] = []
+        """Cosine of old and new embedding, and age of the old one."""
         self._counts: dict[str, float] = {}
 
     @property
@@ -95,36 +64,70 @@ class EmbeddingCache:
         """For what is computed now."""
         return Stamp(self.state.model, self.state.steps)
 
+    @property
+    def draws_wait(self) -> bool:
+        """Whether a step's batches depend on what the step before it stored."""
+        return self._fresh is not None
+
+    def fresh(self, node_type: str) -> Tensor:
+        """int64, ascending: nodes that the next look-up finds, unless it is to compute them again."""
+        if self._fresh is None:
+            return torch.zeros(0, dtype=torch.int64)
+        return self._fresh.at(node_type, self.state.steps, promised_age(self._plan))
+
+    def read_stamps(self) -> None:
+        """Learn what is fresh from the records themselves, if something else than `commit` may have written
+        them. A collective call."""
+        if self._fresh is None:
+            return
+        own_parts = self._parts_of[torch.distributed.get_rank()]
+        for node_type, table in self._tables.items():
+            ranges = [self._manifest.part_range(node_type, part) for part in own_parts]
+            ids = torch.cat([torch.arange(first, last) for first, last in ranges])
+            written = torch.cat([ids[:0], *(self._written(table, some) for some in ids.split(_STAMPS))])
+            everyone = of_all(torch.stack([ids, written], dim=1))
+            self._fresh.wrote(node_type, everyone[:, 0], everyone[:, 1])
+
+    def _written(self, table: TextTable, ids: Tensor) -> Tensor:
+        """int64 N: the step at which each embedding was computed, or NEVER."""
+        found = table.look_up(ids)
+        age = torch.where(found.whole, self._age(found.model, found.step), -1)
+        return torch.where(age < 0, NEVER, self.state.steps - age)
+
     def find(self, batch: Batch) -> Batch:
         """Put stored embeddings into a batch whose `train_rows` are chosen: `embedded` and `hits`, and
-        what is to be compared with its recomputation, `stale` and `stale_rows`."""
-        embedded, hits, stale, stale_rows = {}, {}, {}, {}
+        what is to be compared with its recomputation, `stale`, `stale_rows` and `stale_age`."""
+        embedded, hits, stale, stale_rows, stale_age = {}, {}, {}, {}, {}
+        promised = promised_age(self._plan)
         for node_type in batch.train_rows:
             ids = batch.nodes[node_type]
             found = self._tables[node_type].look_up(ids)
             age = self._age(found.model, found.step)
-            usable = found.whole & (age >= 0) & (age <= self.state.max_age)
+            usable = found.whole & (age >= 0) & (age <= promised)
             usable[batch.train_rows[node_type]] = False
-            again = self._oldest(usable, age, hash_ids(key_of(batch.key, "refresh", node_type), ids))
             self._count(texts=len(ids), usable=int(usable.sum()), age=float(age[usable].sum()))
-            usable[again] = False
+            chosen = self._again(usable, age, age > lifetimes(ids, found.step, promised), batch, node_type)
+            usable[chosen] = False
             hits[node_type] = usable.nonzero().squeeze(1)
             embedded[node_type] = found.rows[hits[node_type]]
-            stale[node_type], stale_rows[node_type] = again, found.rows[again]
-        return replace(batch, embedded=embedded, hits=hits, stale=stale, stale_rows=stale_rows)
+            stale[node_type], stale_rows[node_type] = chosen, found.rows[chosen]
+            stale_age[node_type] = age[chosen]
+        return replace(
+            batch, embedded=embedded, hits=hits, stale=stale, stale_rows=stale_rows, stale_age=stale_age
+        )
 
     def _age(self, model: Tensor, computed: Tensor) -> Tensor:
         """int64 N, steps; -1 for embeddings of other models."""
         own, before = model == self.state.model, model == self.state.start
         return torch.where(own, self.state.steps - computed, torch.where(before, self.state.steps, -1))
 
-    def _oldest(self, usable: Tensor, age: Tensor, draws: Tensor) -> Tensor:
-        """Positions of the `refresh` share of the usable rows that are oldest; the hash decides
-        between equals."""
+    def _again(self, usable: Tensor, age: Tensor, ended: Tensor, batch: Batch, node_type: str) -> Tensor:
+        """Positions of usable rows that are computed again all the same."""
         rows = usable.nonzero().squeeze(1)
-        count = math.ceil(self._plan.refresh * len(rows)) if self._plan.mode == "bounded" else 0
-        rows = rows[draws[rows].argsort(stable=True)]
-        return rows[age[rows].argsort(descending=True, stable=True)][:count].sort().values
+        if self._plan.mode != "bounded":
+            return rows[:0]
+        draws = hash_ids(key_of(batch.key, "refresh", node_type), batch.nodes[node_type][rows])
+        return rows[again(age[rows], ended[rows], draws, self._plan, self.state.aim)]
 
     def keep(self, batch: Batch, text: Mapping[str, Tensor], forward_only: Mapping[str, Tensor]) -> None:
         """Take what a forward pass computed: type -> N x D, and which of the rows ran without gradients,
@@ -137,10 +140,11 @@ class EmbeddingCache:
             chosen = computed.nonzero().squeeze(1)
             self._count(computed=len(chosen))
             self._computed.append((node_type, batch.nodes[node_type][chosen], rows[chosen]))
-            again, stored = batch.stale[node_type], batch.stale_rows[node_type]
-            clean = forward_only[node_type].cpu()[again]
-            if len(again):
-                self._drift.append(cosine_similarity(rows[again][clean], stored.float()[clean]))
+            compared, stored = batch.stale[node_type], batch.stale_rows[node_type]
+            clean = forward_only[node_type].cpu()[compared]
+            if len(compared):
+                cosine = cosine_similarity(rows[compared][clean], stored.float()[clean])
+                self._drift.append((cosine, batch.stale_age[node_type][clean]))
 
     def commit(self) -> dict[str, float]:
         """Hand over what this step computed, to be seen from the next step on; figures of the step.
@@ -153,31 +157,27 @@ class EmbeddingCache:
             arrived = self._exchange(node_type, ids, pack(rows, ids, self.stamp))
             ids, records = first_of_each(*arrived)
             table.records.put(ids, records)
+            if self._fresh is not None:
+                self._fresh.wrote(node_type, of_all(ids[:, None])[:, 0], self.state.steps)
         self._computed.clear()
-        drift = torch.cat(self._drift) if self._drift else torch.zeros(0)
-        self._drift.clear()
-        totals = torch.tensor([len(drift), int((drift < self._plan.drift).sum())], dtype=torch.float64)
-        torch.distributed.all_reduce(totals)  # after it, all have written: the barrier before the next step
-        self._follow(int(totals[0]), int(totals[1]))
+        cosine = self._follow()
         self.state.steps += 1
         counts, self._counts = self._counts, {}
         found = counts.pop("age", 0.0) / max(counts.get("usable", 0.0), 1.0)
         figures = {f"cache_{name}": value for name, value in counts.items()}
-        figures |= {"cache_age": found, "cache_max_age": float(self.state.max_age)}
-        return figures | ({"cache_cosine": float(drift.mean())} if len(drift) else {})
+        return figures | {"cache_age": found, "cache_aim": float(self.state.aim)} | cosine
 
-    def _follow(self, recomputed: int, drifted: int) -> None:
-        """Halve the bound when embeddings drift too far within it, raise it again when none does."""
-        state = self.state
-        state.recomputed += recomputed
-        state.drifted += drifted
-        if self._plan.mode != "bounded" or state.recomputed < _ENOUGH:
-            return
-        if state.drifted > _TAIL * state.recomputed:
-            state.max_age = max(1, state.max_age // 2)
-        elif not state.drifted:
-            state.max_age = min(self._plan.max_age, 2 * state.max_age)
-        state.recomputed = state.drifted = 0
+    def _follow(self) -> dict[str, float]:
+        """Let the aim follow what all trainers saw drift; `cache_cosine` of this one's. A collective call,
+        before which all have written: the barrier before the next step."""
+        cosine = torch.cat([torch.zeros(0), *(found for found, _ in self._drift)])
+        age = torch.cat([torch.zeros(0, dtype=torch.int64), *(when for _, when in self._drift)])
+        self._drift.clear()
+        drifted, young = cosine < self._plan.drift, age <= self.state.aim
+        totals = torch.tensor([len(cosine), drifted.sum(), young.sum(), (drifted & young).sum()])
+        torch.distributed.all_reduce(totals)
+        follow(self.state, self._plan, Drift(*totals.tolist()))
+        return {"cache_cosine": float(cosine.mean())} if len(cosine) else {}
 
     def _count(self, **values: float) -> None:
         for name, value in values.items():

@@ -23,10 +23,11 @@ infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": float() r
               (texts run through the LM with and without gradients), lm_tokens_… (theirs), lm_padding_…
               (in those), lm_tokens (what is paid: lm_work.py), sample_s, fetch_s, compute_s, step_s
               (seconds of sampling, fetching rows, forward and backward, gradient exchange and optimizer;
-              together the whole step), remote_rows, nodes; with a cache of text embeddings also
+              together the whole step), cpu_s (processor seconds of the trainer in it, all threads: its cost
+              however busy the machine is), remote_rows, nodes; with a cache of text embeddings also
               cache_texts (looked up), cache_usable (young enough), cache_computed (stored), cache_age
-              (mean of the usable, in steps), cache_max_age (the bound), cache_cosine (mean of old and
-              new of those computed again)
+              (mean of the usable, in steps), cache_aim (age that the drift asks for), cache_cosine (mean of
+              old and new of those computed again)
   eval        split, metric, value, seconds, best (whether the best one so far)
   forward_trial  seconds_before, seconds_bf16, cosine, bf16 (forward_trial.py; one for each LM)
   cache_cold  node_types (whose stored embeddings were not in the checkpoint: the cache starts empty)

@@ -1,4 +1,4 @@
-"""Brings what trainers know of nodes to the trainers whose parts own the nodes. A collective over all.
+"""Brings what trainers know of nodes to the trainers whose parts own the nodes, or to all. Collective calls.
 
 Owns the routing; what arrives does not depend on timing. Shape letters: N nodes, W words of each.
 """
@@ -42,6 +42,19 @@ class Exchange:
             [self._manifest.part_range(node_type, part)[1] for part in range(self._manifest.parts)]
         )
         return self._rank_of[torch.searchsorted(ends, ids, right=True)]
+
+
+def of_all(rows: Tensor) -> Tensor:
+    """int64 M x W: the rows (int64 N x W) of all trainers, in the order of their ranks. A collective call."""
+    world = torch.distributed.get_world_size()
+    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(world)]
+    torch.distributed.all_gather(counts, torch.tensor([len(rows)]))
+    longest = max(int(count) for count in counts)
+    padded = rows.new_zeros(longest, rows.shape[1])
+    padded[: len(rows)] = rows
+    found = [torch.empty_like(padded) for _ in range(world)]
+    torch.distributed.all_gather(found, padded)
+    return torch.cat([some[: int(count)] for some, count in zip(found, counts, strict=True)])
 
 
 def first_of_each(ids: Tensor, records: Tensor) -> tuple[Tensor, Tensor]:

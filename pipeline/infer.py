@@ -49,11 +49,11 @@ class Inference:
         self.encoded_texts = 0
         """Texts that this trainer has encoded so far."""
 
-    def encode_texts(self, *, version: object, stamp: Stamp, budget: int) -> None:
+    def encode_texts(self, *, version: object, stamp: Stamp, budget: int) -> bool:
         """Store the embedding of every text with a stamp, `budget` tokens at a time; skipped when
-        `version` says that nothing changed."""
+        `version` says that nothing changed. Whether it was done."""
         if version == self._text_version:
-            return
+            return False
         for node_type, table in self._texts.items():
             for ids in self._own(node_type, TEXTS):
                 rows = self.encoded(node_type, ids, budget=budget)
@@ -61,6 +61,7 @@ class Inference:
                 self.encoded_texts += len(ids)
         self._meet()
         self._text_version = version
+        return True
 
     def forget_texts(self) -> None:
         """To be called when stored embeddings were overwritten by others than those of one model."""

@@ -18,6 +18,7 @@ from pipeline.candidates import eval_candidates
 from pipeline.config import TaskPlan
 from pipeline.hashing import hash_ids, key_of
 from pipeline.known import KnownTails
+from pipeline.negatives import no_fresh
 from pipeline.objective import Found, Rows, chosen_share
 from pipeline.sampling import LinkBatches, Sampler, link_clusters
 from pipeline.targets import Links, held_out_edges, read_links
@@ -37,13 +38,19 @@ class LinkObjective:
     def __init__(self, trainer: Trainer, task: TaskPlan, sampler: Sampler) -> None:
         self._trainer, self._task = trainer, task
         self.same_order = len(task.relations) == 1
-        self._batches = LinkBatches(trainer.graph, task, task.relations, sampler=sampler)
+        self._batches = LinkBatches(
+            trainer.graph, task, task.relations, sampler=sampler, fresh=self._fresh_nodes
+        )
 
     @cached_property
     def _known(self) -> KnownTails:
         """Made at the first evaluation or export, by all trainers together."""
         trainer = self._trainer
         return KnownTails(trainer.graph, self._task.relations, trainer.parts, trainer.gather)
+
+    def _fresh_nodes(self, node_type: str) -> Tensor:
+        cache = self._trainer.cache
+        return cache.fresh(node_type) if cache is not None else no_fresh(node_type)
 
     def prepare(self, head: nn.Module) -> None:
         pass

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from partition.errors import DataError
+from pipeline.aging import CacheState
 from pipeline.ahead import Ahead
 from pipeline.batch import Batch
-from pipeline.cache import CacheState
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.engine import Engine, zero_stage
@@ -117,6 +117,8 @@ class _Loop:
         started = time.monotonic() - progress.seconds
         if resumed is None and self.stage.evals:
             self._evaluate()  # what the stage must improve on to be kept
+        if trainer.cache is not None:
+            trainer.cache.read_stamps()
         while progress.step < steps and not self._patience_is_over():
             asked = self._step()
             progress.seconds = time.monotonic() - started
@@ -176,6 +178,7 @@ class _Loop:
             **cached,
             **{"remote_rows": 0.0, **trainer.graph.take_costs()},
             **clock.laps,
+            cpu_s=clock.cpu_s(),
         )
         return bool(asked)
 
@@ -185,7 +188,9 @@ class _Loop:
         made = self.ahead.take(step)
         clock.lap("sample_s")
         filled = [(part, self.rule.inputs(batch)) for part, batch in made]
-        if step + 1 < self.schedule.steps:
+        # Not where it depends on what this step stores: a resumed stage could not repeat it.
+        waits = self.trainer.cache is not None and self.trainer.cache.draws_wait
+        if step + 1 < self.schedule.steps and not waits:
             self.ahead.start(step + 1)
         clock.lap("fetch_s")
         return filled
@@ -299,9 +304,13 @@ class _Clock:
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
+        self._last, self._cpu = time.monotonic(), time.process_time()
 
     def lap(self, name: str) -> None:
         now = time.monotonic()
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
+
+    def cpu_s(self) -> float:
+        """Of this process since the clock was made."""
+        return time.process_time() - self._cpu

@@ -6,7 +6,7 @@ Shape letters: B targets, K negatives, N nodes of the type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,9 @@ from pipeline.graph import Graph
 from pipeline.hashing import hash_ids, key_of, uniform_ids
 from pipeline.targets import Links
 
-_PURPOSE = {"part": "local", "clusters": "clusters", "batch": "batch"}
+Fresh = Callable[[str], Tensor]
+"""Node type -> int64, ascending: nodes whose text embedding is in the cache."""
+_PURPOSE = {"part": "local", "clusters": "clusters", "batch": "batch", "fresh": "fresh"}
 """Pool -> what its draws are hashed for. Whatever these leave comes from anywhere."""
 
 
@@ -91,6 +93,24 @@ class Ends:
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """Some nodes, each as likely as any other."""
+
+    ids: Tensor
+    """int64, typed, ascending and distinct."""
+
+    def __len__(self) -> int:
+        return self.ids.numel()
+
+    def at(self, draws: Tensor) -> Tensor:
+        return self.ids[draws]
+
+    def probability(self, ids: Tensor) -> Tensor:
+        place = torch.searchsorted(self.ids, ids).clamp(max=max(len(self) - 1, 0))
+        return (self.ids[place] == ids).double() / len(self)
+
+
+@dataclass(frozen=True)
 class Mixture:
     """Nodes of one type, some from each pool."""
 
@@ -120,8 +140,20 @@ class Mixture:
         return (q * self.nodes).log().float()
 
 
+def no_fresh(node_type: str) -> Tensor:
+    """Of a stage without a cache."""
+    return torch.zeros(0, dtype=torch.int64)
+
+
 def mixture_of(
-    graph: Graph, node_type: str, mix: Mapping[str, float], *, part: int, clusters: Tensor, ends: Tensor
+    graph: Graph,
+    node_type: str,
+    mix: Mapping[str, float],
+    *,
+    part: int,
+    clusters: Tensor,
+    ends: Tensor,
+    fresh: Fresh = no_fresh,
 ) -> Mixture:
     """The mixture of a plan; a pool without nodes of the type leaves its share to anywhere.
 
@@ -132,6 +164,7 @@ def mixture_of(
         "part": _ranges(torch.tensor([first]), torch.tensor([last - first])),
         "clusters": _ranges(*graph.ids.cluster_ranges(node_type, clusters)),
         "batch": Ends(ends),
+        "fresh": Nodes(fresh(node_type) if "fresh" in mix else no_fresh(node_type)),
     }
     total = sum(mix.values())
     chosen = {name: (mix[name] / total, pool) for name, pool in pools.items() if name in mix and len(pool)}
@@ -139,7 +172,15 @@ def mixture_of(
 
 
 def link_negatives(
-    graph: Graph, task: TaskPlan, relation: str, links: Links, *, part: int, clusters: Tensor, key: int
+    graph: Graph,
+    task: TaskPlan,
+    relation: str,
+    links: Links,
+    *,
+    part: int,
+    clusters: Tensor,
+    fresh: Fresh,
+    key: int,
 ) -> tuple[Negatives, Negatives]:
     """(tails, heads) for the links of one relation in a batch of a part; `clusters` as above."""
     info = graph.manifest.relation(relation)
@@ -149,7 +190,8 @@ def link_negatives(
 
     def drawn(side: tuple[str, Tensor], name: str, rows: Tensor, columns: int) -> Negatives:
         node_type, ends = side
-        mixture = mixture_of(graph, node_type, task.negative_mix, part=part, clusters=clusters, ends=ends)
+        mix = task.negative_mix
+        mixture = mixture_of(graph, node_type, mix, part=part, clusters=clusters, ends=ends, fresh=fresh)
         ids = mixture.draw(rows, columns=columns, key=key_of(key, name))
         ids = ids.squeeze(1) if task.negatives == "joint" else ids
         return Negatives(ids, mixture.log_q(ids) if task.log_q else None)

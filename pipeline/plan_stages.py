@@ -14,7 +14,7 @@ from pipeline.plain import check, check_named, distinct, nearest
 TASK_KINDS = ("link_prediction", "node_classification", "edge_classification")
 SCORERS = ("dot", "distmult", "cosine")
 NEGATIVES = ("joint", "independent", "batch")
-NEGATIVE_POOLS = ("anywhere", "part", "clusters", "batch")
+NEGATIVE_POOLS = ("anywhere", "part", "clusters", "batch", "fresh")
 DECODERS = ("linear", "mlp")
 CLASS_WEIGHTS = ("none", "balanced")
 METRICS = {
@@ -65,7 +65,8 @@ class TaskPlan:
     negative_mix: Mapping[str, float] = field(default_factory=lambda: {"anywhere": 0.5, "part": 0.5})
     """Where joint and independent negatives are drawn, by weight: anywhere; part: the trainer's own;
     clusters: those of the batch's targets; batch: other ends of the batch. The nearer, the harder
-    they are and the fewer texts and bytes they cost."""
+    they are and the fewer texts and bytes they cost. fresh: anywhere, but among nodes whose embedding is in
+    the cache of a joint stage, so that they cost no LM pass; without such nodes, anywhere."""
     log_q: bool = False
     """Subtract log(q * nodes) from the score of a negative that is drawn with probability q, so that
     softmax over a mixture means softmax over all nodes. Take it where near negatives weigh much."""
@@ -116,10 +117,10 @@ class TaskPlan:
                 "task.log_q corrects for how negatives are drawn, and negatives = 'batch' draws none: take "
                 "negatives = 'joint' with negative_mix.batch"
             )
-        if self.log_q and "anywhere" not in self.negative_mix:
+        if self.log_q and not {"anywhere", "fresh"} & set(self.negative_mix):
             raise UsageError(
                 "task.log_q: negative_mix leaves nodes out that no correction brings back; "
-                "give anywhere a weight"
+                "give anywhere a weight (or fresh, for a softmax over what is fresh)"
             )
 
     @property

@@ -175,10 +175,15 @@ class CachePlan:
     """exact: every text of a batch is encoded. bounded: embeddings up to `max_age` steps old are used.
     unbounded: however old (the paper's). frozen: those from before the stage, for good."""
     max_age: int = 16
-    """Steps; halved while embeddings drift too far, raised again up to this when none does. Halve it
-    where lm_rate is twice 1e-5."""
-    refresh: float = 0.05
-    """Share of the embeddings found, the oldest ones, that each batch computes again (bounded)."""
+    """Steps; no embedding older than this is used (bounded). What is aimed at halves while embeddings drift
+    too far, and rises again up to this when none does. Halve it where lm_rate is twice 1e-5."""
+    refresh: float = 0.02
+    """Share of the embeddings found, the oldest ones, that each batch computes again to see the drift."""
+    budget: float = 1.0
+    """Share of the embeddings found that each batch computes again at most, oldest first, while some are
+    older than the drift asks for. 1: all of them at once, so that the aim is as hard a bound as `max_age`.
+    Less (0.05) spreads them over steps and halves the LM tokens where the LM moves fast; compare
+    accuracies."""
     drift: float = 0.98
     """An embedding has drifted too far when its cosine to its recomputation is below this."""
     checkpoint_gib: float = 2.0
@@ -189,5 +194,6 @@ class CachePlan:
         check(self.mode in CACHE_MODES, "cache.mode", self.mode, " or ".join(CACHE_MODES))
         check(self.max_age >= 1, "cache.max_age", self.max_age, "1 or more")
         check(0 <= self.refresh <= 1, "cache.refresh", self.refresh, "0 to 1")
+        check(0 <= self.budget <= 1, "cache.budget", self.budget, "0 to 1")
         check(-1 <= self.drift <= 1, "cache.drift", self.drift, "-1 to 1")
         check(self.checkpoint_gib >= 0, "cache.checkpoint_gib", self.checkpoint_gib, "0 or more")

@@ -17,7 +17,7 @@ from pipeline.config import ModelPlan, TaskPlan
 from pipeline.csc import pair_hash
 from pipeline.graph import Graph
 from pipeline.hashing import key_of
-from pipeline.negatives import Negatives, link_negatives
+from pipeline.negatives import Fresh, Negatives, link_negatives, no_fresh
 from pipeline.targets import Links
 
 Nodes = dict[str, Tensor]
@@ -111,8 +111,18 @@ def link_clusters(graph: Graph, relations: Sequence[str], links: Links) -> Tenso
 class LinkBatches:
     """Makes link-prediction batches of one task: true edges, negatives, neighbourhoods."""
 
-    def __init__(self, graph: Graph, task: TaskPlan, relations: Sequence[str], *, sampler: Sampler) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        task: TaskPlan,
+        relations: Sequence[str],
+        *,
+        sampler: Sampler,
+        fresh: Fresh = no_fresh,
+    ) -> None:
+        """`fresh`: asked when a batch is made."""
         self._graph, self._task, self._relations, self._sampler = graph, task, tuple(relations), sampler
+        self._fresh = fresh
 
     def make(self, links: Links, *, part: int, key: int) -> Batch:
         """A batch without inputs (see inputs.py); `key` names stage and batch number."""
@@ -130,6 +140,7 @@ class LinkBatches:
                 chosen,
                 part=part,
                 clusters=clusters,
+                fresh=self._fresh,
                 key=key_of(key, "negatives", name, part),
             )
             groups[name] = (chosen, tails, heads)

@@ -10,14 +10,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pipeline.aging import CacheState, first_state
 from pipeline.batch import Batch
-from pipeline.cache import CacheState, EmbeddingCache, first_state
-from pipeline.config import StagePlan
-from pipeline.graph import RowSource
+from pipeline.cache import EmbeddingCache
+from pipeline.config import StagePlan, TaskPlan
+from pipeline.fresh import FreshNodes
+from pipeline.graph import Graph, RowSource
 from pipeline.hashing import key_of, permutation
 from pipeline.labelling import EdgeObjective, NodeObjective
 from pipeline.linking import LinkObjective
-from pipeline.model import stage_task
+from pipeline.model import stage_task, text_types
 from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
 from pipeline.sampling import Sampler, sampler_of
@@ -238,17 +240,26 @@ class JointStage(TaskStage):
 
     def cache(self, state: CacheState | None) -> EmbeddingCache | None:
         trainer, plan = self._trainer, self._trainer.plan.cache
+        manifest = trainer.graph.manifest
         if plan.mode == "exact" or not trainer.texts:
             return None
         return EmbeddingCache(
             plan,
             trainer.texts,
-            trainer.graph.manifest,
+            manifest,
             state=state or first_state(plan, self._stage.name, trainer.lm_version),
             parts_of=trainer.gather(list(trainer.parts)),
             keep_trained=not trainer.model.text.has_dropout,
+            fresh=fresh_nodes(stage_task(self._stage, trainer.plan, manifest), trainer.graph),
         )
 
     def inputs(self, batch: Batch) -> Batch:
         trainer = self._trainer
         return self.graph_inputs(trainer.inputs.texts_with_budget(batch, self._stage, trainer.cache))
+
+
+def fresh_nodes(task: TaskPlan, graph: Graph) -> FreshNodes | None:
+    """What a task's negatives ask of the cache, if they do."""
+    if task.kind != "link_prediction" or task.negatives == "batch" or "fresh" not in task.negative_mix:
+        return None
+    return FreshNodes({name: graph.ids.count[name] for name in text_types(graph.manifest)})

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from partition.errors import StoreError
+from pipeline.aging import model_number
 from pipeline.batch import Ragged
-from pipeline.cache import EmbeddingCache, model_number
+from pipeline.cache import EmbeddingCache
 from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
 from pipeline.config import TrainPlan
 from pipeline.engine import Engine
@@ -112,7 +113,9 @@ class Trainer:
     def encode_texts(self, *, budget: int) -> None:
         """Store the embedding of every text under the LM as it is, unless that has been done."""
         stamp = self.cache.stamp if self.cache else Stamp(model_number(self.lm_version), 0)
-        self.inference.encode_texts(version=self.lm_version, stamp=stamp, budget=budget)
+        written = self.inference.encode_texts(version=self.lm_version, stamp=stamp, budget=budget)
+        if written and self.cache is not None:
+            self.cache.read_stamps()
 
     def known_labels(self, task: str) -> KnownLabels | None:
         """What the task's training targets tell of their neighbours, if it asks for it. A collective

@@ -14,18 +14,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipeline.aging import first_state
 from pipeline.batch import Batch
-from pipeline.cache import EmbeddingCache, first_state
+from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
+from pipeline.fresh import NEVER, FreshNodes
 from pipeline.grouping import split_texts, sub_batches
 from pipeline.hashing import key_of
 from pipeline.inputs import Inputs
 from pipeline.lm_work import LMWork
-from pipeline.model import text_types
+from pipeline.model import stage_task, text_types
 from pipeline.records import Records, words
 from pipeline.schedule import stage_schedule
-from pipeline.stages import StageRule
+from pipeline.stages import StageRule, fresh_nodes
 
 _EDGE_BYTES = 28
 """Of an edge in the reply to a sampling request: seed, relation and source as int64, scale as float32."""
@@ -87,27 +89,39 @@ class Replay:
         clusters = {part: rule.clusters(self._targets[part]) for part in self._parts if stage.clusters}
         self.schedule = stage_schedule(plan, stage, tuple(len(some) for some in self._targets), clusters)
         self._inputs = Inputs(plan.model, graph, {}, {}, torch.device("cpu"))
-        self._cache: EmbeddingCache | None = None
+        self.cache: EmbeddingCache | None = None
+        """As a trainer has it."""
+        self._fresh: FreshNodes | None = None
         if stage.kind == "joint" and plan.cache.mode != "exact":
             state = first_state(plan.cache, stage.name, "")
             before = state.start if full_at_start else 0
             self._tables = {t: _Stamps(graph.ids.count[t], before) for t in text_types(manifest)}
-            self._cache = EmbeddingCache(
+            self._fresh = fresh_nodes(stage_task(stage, plan, manifest), graph)
+            self.cache = EmbeddingCache(
                 plan.cache,
                 self._tables,  # type: ignore[arg-type]
                 manifest,
                 state=state,
                 parts_of=[[part] for part in self._parts],
                 keep_trained=keep_trained,
+                fresh=self._fresh,
             )
+            if full_at_start:
+                self._wrote_all(0)
 
     def empty_cache(self) -> None:
         for table in self._tables.values() if self.has_cache else ():
             table.model.zero_()
+        self._wrote_all(NEVER)
+
+    def _wrote_all(self, step: int) -> None:
+        if self._fresh is not None:
+            for name, table in self._tables.items():
+                self._fresh.wrote(name, torch.arange(len(table.step)), step)
 
     @property
     def has_cache(self) -> bool:
-        return self._cache is not None
+        return self.cache is not None
 
     def steps(self, numbers: Iterable[int]) -> Iterator[list[BatchCost]]:
         """All parts' batches of each step, `accumulate` of each part; steps must be consecutive for the
@@ -116,7 +130,7 @@ class Replay:
         for step in numbers:
             batches = range(step * turns, (step + 1) * turns)
             made = [self.one(number, part) for number in batches for part in self._parts]
-            if self._cache is not None:
+            if self.cache is not None:
                 self._store(made)
             yield made
 
@@ -129,9 +143,7 @@ class Replay:
         batch = self._rule.batch(chosen, part, key_of(self._plan.seed, self._stage.name, number))
         if self._stage.kind != "gnn_warm":
             joint, inputs = self._stage.kind == "joint", self._inputs
-            batch = (
-                inputs.texts_with_budget(batch, self._stage, self._cache) if joint else inputs.texts(batch)
-            )
+            batch = inputs.texts_with_budget(batch, self._stage, self.cache) if joint else inputs.texts(batch)
         seconds = time.perf_counter() - started
         costs = graph.take_costs()
         remote = _EDGE_BYTES * costs.get("remote_edges", 0) + _TOKEN_BYTES * costs.get("remote_tokens", 0)
@@ -174,14 +186,16 @@ class Replay:
 
     def _store(self, made: Sequence[BatchCost]) -> None:
         """Note which embeddings the step computed and keeps."""
-        assert self._cache is not None
-        state = self._cache.state
+        assert self.cache is not None
+        state = self.cache.state
         for cost in made if self._plan.cache.mode != "frozen" else ():
             for node_type, table in self._tables.items():
                 if node_type in cost.batch.train_rows:
                     ids = cost.batch.nodes[node_type][self._kept(cost.batch, node_type)]
                     table.model[ids], table.step[ids] = state.model, state.steps
-        self._cache.state = replace(state, steps=state.steps + 1)
+                    if self._fresh is not None:
+                        self._fresh.wrote(node_type, ids, state.steps)
+        self.cache.state = replace(state, steps=state.steps + 1)
 
     def _kept(self, batch: Batch, node_type: str) -> Tensor:
         """bool N: what ran, without texts that gradients reached, or equal ones, unless they are kept."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from partition.manifest import PartitionManifest
 from pipeline.batch import Batch, Ragged
+from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
 from pipeline.cost.replay import Replay
@@ -42,7 +43,7 @@ _CHUNK = 1024
 
 
 _NO_TEXTS: dict[str, Any] = {
-    name: {} for name in ("tokens", "train_rows", "embedded", "hits", "stale", "stale_rows")
+    name: {} for name in ("tokens", "train_rows", "embedded", "hits", "stale", "stale_rows", "stale_age")
 }
 
 
@@ -67,7 +68,7 @@ class Trial:
         return self.schedule.steps * self.schedule.accumulate
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bench:
     """What a stage's rule takes from a trainer to draw batches and to name what it is judged on."""
 
@@ -75,6 +76,8 @@ class _Bench:
     graph: Graph
     model: LMGNN
     texts: Mapping[str, Table] = field(default_factory=dict)
+    cache: EmbeddingCache | None = None
+    """Of the stage that is drawn."""
 
 
 class Trials:
@@ -122,7 +125,7 @@ class Trials:
         """A stage's batches, one after the other; `rule` in place of the stage's own."""
         encoders = self._bench.model.text
         encoder = next(encoders.distinct(), None)
-        return Replay(
+        replay = Replay(
             self._plan,
             stage,
             self._graph,
@@ -131,6 +134,8 @@ class Trials:
             full_at_start=stage.evals > 0,
             keep_trained=not encoders.has_dropout,
         )
+        self._bench.cache = replay.cache
+        return replay
 
     def whole_graph(self, budget: int) -> float:
         """LM tokens of encoding every text once."""

@@ -33,6 +33,7 @@ checkpoint_every = 7
 threads = 1
 [tasks.cites]
 relations = ["cites"]
+negative_mix = {{ anywhere = 1.0, part = 1.0, fresh = 1.0 }}
 [[stages]]
 name = "mlm"
 kind = "mlm"

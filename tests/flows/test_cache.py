@@ -18,7 +18,7 @@ def used(toy: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory)
     """What each of four trainers counted over 40 steps."""
     graph, lm, store = toy
     partition = build_partition(graph, lm, store, hosts=2, trainers=2)
-    plan = plan_of(graph, lm, cache={"max_age": MAX_AGE, "refresh": 0.0})
+    plan = plan_of(graph, lm, cache={"max_age": MAX_AGE, "refresh": 0.0, "budget": 0.0})
     run = run_processes(plan, partition, tmp_path_factory.mktemp("cache"), hosts=2, trainers=2, client=CLIENT)
     return [json.loads((run / f"cache-{rank}.json").read_text()) for rank in range(4)]
 
@@ -39,3 +39,7 @@ def test_what_any_trainer_computed_is_found_by_all_from_the_next_step_on(used: l
 
 def test_texts_that_gradients_reach_never_come_from_the_cache(used: list[dict[str, Any]]) -> None:
     assert [counts["served_trained"] for counts in used] == [0] * 4
+
+
+def test_all_trainers_know_what_is_fresh_and_the_records_say_the_same(used: list[dict[str, Any]]) -> None:
+    assert [counts["fresh"] for counts in used] == [0] * 4

@@ -7,16 +7,19 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pipeline.aging import first_state, lifetimes
 from pipeline.batch import Batch
-from pipeline.cache import EmbeddingCache, first_state
+from pipeline.cache import EmbeddingCache
 from pipeline.config import TrainPlan
 from pipeline.engine import start_collectives
+from pipeline.fresh import FreshNodes
 from pipeline.graph import Graph, start_client
 from pipeline.hashing import hash_ids, key_of
 from pipeline.texttable import TextTable
@@ -28,6 +31,12 @@ def embedding(ids: Tensor, step: int) -> Tensor:
     """float32 N x WIDTH: the step, then hashes of node and step that float16 holds exactly."""
     draws = hash_ids(key_of("oracle"), ids[:, None], torch.arange(WIDTH - 1), step) & 0x3FF
     return torch.cat([torch.full((len(ids), 1), float(step)), draws.float()], dim=1)
+
+
+def alive(ids: Tensor, seen: Mapping[int, int], step: int, max_age: int) -> set[int]:
+    """Nodes whose embedding, computed at the step that `seen` says, may serve."""
+    written = torch.tensor([seen.get(node, -(1 << 20)) for node in ids.tolist()])
+    return set(ids[step - written <= lifetimes(ids, written, max_age)].tolist())
 
 
 def main() -> None:
@@ -46,8 +55,11 @@ def main() -> None:
         state=first_state(plan.cache, "joint", "start"),
         parts_of=[[part] for part in range(graph.manifest.parts)],
         keep_trained=True,
+        fresh=FreshNodes({"paper": graph.ids.count["paper"]}),
     )
-    out = {"texts": 0, "hits": 0, "wrong": 0, "oldest": 0, "unseen": 0, "served_trained": 0, "foreign": 0}
+    names = ("texts", "hits", "wrong", "oldest", "unseen", "served_trained", "foreign", "fresh")
+    out = dict.fromkeys(names, 0)
+    everyone = torch.arange(graph.ids.count["paper"])
     mine: set[tuple[int, int]] = set()
     seen: dict[int, int] = {}
     """Node -> last step at which any trainer computed it, which all trainers work out alike."""
@@ -58,7 +70,7 @@ def main() -> None:
             ids = (draws % 4 == 0).nonzero().squeeze(1)
             batch = Batch(nodes={"paper": ids}, key=key_of(step, other))
             batch = replace(batch, train_rows={"paper": torch.arange(0, len(ids), 7)})
-            usable = {int(i) for i in ids if 0 <= step - seen.get(int(i), -(1 << 20)) <= plan.cache.max_age}
+            usable = alive(ids, seen, step, plan.cache.max_age)
             trained = {int(ids[row]) for row in batch.train_rows["paper"]}
             if other != rank:
                 again = set()  # without refresh every usable text is a hit
@@ -76,13 +88,17 @@ def main() -> None:
             out["hits"] += len(hit)
             out["unseen"] += len((usable - trained) ^ set(hit.tolist()))
             out["served_trained"] += len(trained & set(hit.tolist()))
-            fresh = embedding(ids, step)
-            cache.keep(found, {"paper": fresh}, {"paper": torch.ones(len(ids), dtype=torch.bool)})
+            rows = embedding(ids, step)
+            cache.keep(found, {"paper": rows}, {"paper": torch.ones(len(ids), dtype=torch.bool)})
             own = set(ids.tolist()) - set(hit.tolist())
             mine |= {(node, step) for node in own}
             computed |= own
         cache.commit()
         seen |= dict.fromkeys(computed, step)
+        if step == STEPS // 2:
+            cache.read_stamps()  # as a resumed stage does
+        fresh = set(cache.fresh("paper").tolist())
+        out["fresh"] += len(fresh ^ alive(everyone, seen, step + 1, plan.cache.max_age))
     (run / f"cache-{rank}.json").write_text(json.dumps(out))
     torch.distributed.barrier()
     graph.close()

@@ -1,4 +1,4 @@
-"""The embedding cache's policy on one trainer: what is served, what is recomputed, how the bound moves."""
+"""The embedding cache's policy on one trainer: what is served, what is recomputed, how the aim moves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.aging import first_state, lifetimes
 from pipeline.batch import Batch
-from pipeline.cache import EmbeddingCache, first_state
+from pipeline.cache import EmbeddingCache
 from pipeline.config import CachePlan
 from pipeline.records import Records, Stamp, pack, unpack, words
 
@@ -70,9 +71,9 @@ def fill(table: InMemory, cache: EmbeddingCache, step: Tensor) -> None:
         table.stored[ids] = pack(torch.ones(len(ids), WIDTH), ids, Stamp(cache.state.model, number))
 
 
-def drifted(cache: EmbeddingCache, table: InMemory, share: float) -> None:
-    """One step in which all texts are computed again, a share of them turned round."""
-    fill(table, cache, torch.full((NODES,), cache.state.steps))
+def drifted(cache: EmbeddingCache, table: InMemory, share: float, age: int = 0) -> None:
+    """One step in which all texts, of one age, are computed again, a share of them turned round."""
+    fill(table, cache, torch.full((NODES,), cache.state.steps - age))
     found = cache.find(batch_of(torch.arange(NODES)))
     rows = torch.ones(NODES, WIDTH)
     again = found.stale["note"]
@@ -84,7 +85,7 @@ def drifted(cache: EmbeddingCache, table: InMemory, share: float) -> None:
 
 
 def test_the_oldest_share_of_what_is_found_is_computed_again() -> None:
-    cache, table = cache_of(max_age=50, refresh=0.1)
+    cache, table = cache_of(max_age=80, refresh=0.1)
     cache.state.steps = 40
     age = torch.arange(NODES) % 40
     fill(table, cache, 40 - age)
@@ -95,20 +96,26 @@ def test_the_oldest_share_of_what_is_found_is_computed_again() -> None:
     assert sorted([*again.tolist(), *found.hits["note"].tolist()]) == list(range(NODES))
 
 
-@pytest.mark.parametrize(("mode", "found"), [("bounded", 100), ("unbounded", 150)])
-def test_what_is_too_old_counts_as_missing_unless_there_is_no_bound(mode: str, found: int) -> None:
-    cache, table = cache_of(mode=mode, max_age=3, refresh=0.0)
+@pytest.mark.parametrize("mode", ["bounded", "unbounded"])
+def test_what_has_served_its_time_counts_as_missing_unless_there_is_no_bound(mode: str) -> None:
+    cache, table = cache_of(mode=mode, max_age=4, refresh=0.0)
     cache.state.steps = 10
-    fill(table, cache, torch.tensor([7] * 100 + [6] * 100))
-    trained = torch.arange(150, 200)  # never from the cache
-    assert len(cache.find(batch_of(torch.arange(NODES), trained)).hits["note"]) == found
+    written = torch.tensor([8, 7, 6, 5] * 50)
+    fill(table, cache, written)
+    ids, trained = torch.arange(NODES), torch.arange(150, 200)  # never from the cache
+    served = 10 - written <= lifetimes(ids, written, 4)
+    assert 100 < int(served.sum()) < 150  # all of ages 2 and 3, a part of age 4
+    served = served if mode == "bounded" else torch.ones(NODES, dtype=torch.bool)
+    served[trained] = False
+    assert cache.find(batch_of(ids, trained)).hits["note"].tolist() == served.nonzero().squeeze(1).tolist()
 
 
 def test_embeddings_of_the_model_that_the_stage_starts_from_are_as_old_as_the_stage() -> None:
-    cache, table = cache_of(max_age=3, refresh=0.0)
+    cache, table = cache_of(max_age=4, refresh=0.0)
     ids = torch.arange(NODES)
     table.stored[:] = pack(torch.ones(NODES, WIDTH), ids, Stamp(cache.state.start, 0))
-    for steps, hits in ((0, NODES), (3, NODES), (4, 0)):
+    lasting = int((lifetimes(ids, torch.zeros_like(ids), 4) == 4).sum())
+    for steps, hits in ((0, NODES), (3, NODES), (4, lasting), (5, 0)):
         cache.state.steps = steps
         assert len(cache.find(batch_of(ids)).hits["note"]) == hits
 
@@ -120,22 +127,32 @@ def test_embeddings_of_another_model_are_not_served() -> None:
     assert not len(cache.find(batch_of(ids)).hits["note"])
 
 
-def test_the_bound_halves_while_embeddings_drift_and_rises_again_to_the_plan_s() -> None:
+def test_the_aim_halves_while_embeddings_drift_and_rises_again_to_the_plan_s() -> None:
     cache, table = cache_of(max_age=16, refresh=1.0)
-    bounds = []
+    aims = []
     for share in (0.06, 0.06, 0.04, 0.0, 0.0, 0.0):
         drifted(cache, table, share)
-        bounds.append(cache.state.max_age)
-    assert bounds == [8, 4, 4, 8, 16, 16]
+        aims.append(cache.state.aim)
+    assert aims == [8, 4, 4, 8, 16, 16]
 
 
-def test_few_recomputed_texts_move_no_bound() -> None:
+def test_what_drifts_beyond_the_aim_does_not_lower_it() -> None:
+    cache, table = cache_of(max_age=16, refresh=1.0)
+    cache.state.aim, cache.state.steps = 4, 5
+    drifted(cache, table, 1.0, age=5)
+    assert cache.state.aim == 4
+    cache.state.steps = 4
+    drifted(cache, table, 1.0, age=4)
+    assert cache.state.aim == 2
+
+
+def test_few_recomputed_texts_move_no_aim() -> None:
     cache, table = cache_of(max_age=16, refresh=0.1)  # 20 a step, fewer than are enough
     drifted(cache, table, 1.0)
-    assert cache.state.max_age == 16
+    assert cache.state.aim == 16
     for _ in range(3):
         drifted(cache, table, 1.0)
-    assert cache.state.max_age == 8
+    assert cache.state.aim == 8
 
 
 def test_a_frozen_cache_stores_nothing() -> None:

@@ -27,7 +27,11 @@ MIXES: list[dict[str, float]] = [
     {"batch": 1.0},
     {"clusters": 2.0},
     {"part": 0.3, "clusters": 0.3, "batch": 0.4},
+    {"fresh": 1.0},
+    {"fresh": 1.0, "anywhere": 1.0, "batch": 1.0},
 ]
+FRESH = torch.arange(3, 150, 4)
+"""Papers whose embedding is in the cache."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,10 @@ def links(graph: OfflineGraph) -> Links:
 
 def mixture(graph: OfflineGraph, links: Links, mix: Mapping[str, float], node_type: str = "paper") -> Mixture:
     clusters = torch.unique(link_clusters(graph, ["cites"], links))
-    return mixture_of(graph, node_type, mix, part=PART, clusters=clusters, ends=links.destination)
+    ends = links.destination
+    return mixture_of(
+        graph, node_type, mix, part=PART, clusters=clusters, ends=ends, fresh=lambda name: FRESH
+    )
 
 
 def probabilities(graph: OfflineGraph, links: Links, mix: Mapping[str, float]) -> Tensor:
@@ -59,6 +66,7 @@ def probabilities(graph: OfflineGraph, links: Links, mix: Mapping[str, float]) -
         "part": list(range(first, last)),
         "clusters": [i for c in sorted(set(near)) for i in range(offsets[c], offsets[c + 1])],
         "batch": links.destination.tolist(),
+        "fresh": FRESH.tolist(),
     }
     for name, weight in mix.items():
         for node in pools[name]:
@@ -99,7 +107,8 @@ def test_a_pool_without_nodes_of_the_type_leaves_its_share_to_anywhere(
 
 
 def batch_links(graph: OfflineGraph, links: Links, task: TaskPlan, key: int) -> tuple[Tensor, LinkTargets]:
-    batch = LinkBatches(graph, task, ["cites"], sampler=Sampler()).make(links, part=PART, key=key)
+    batches = LinkBatches(graph, task, ["cites"], sampler=Sampler(), fresh=lambda name: FRESH)
+    batch = batches.make(links, part=PART, key=key)
     return batch.nodes["paper"], batch.links["cites"]
 
 
@@ -135,6 +144,30 @@ def test_corrected_sums_over_negatives_are_those_over_all_nodes_on_average(
     error = found.std(0) / 20
     assert bool(((found.mean(0) - expected).abs() < 4 * error).all())
     assert bool((uncorrected.mean(0) - expected > 6 * uncorrected.std(0) / 20).all())
+
+
+def test_corrected_sums_over_fresh_negatives_are_those_over_all_fresh_nodes_on_average(
+    graph: OfflineGraph, links: Links
+) -> None:
+    count = graph.ids.count["paper"]
+    scores = torch.rand(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
+    task = TaskPlan(relations=("cites",), negative_mix={"fresh": 1.0}, log_q=True)
+    usable = torch.zeros(len(links), count, dtype=torch.bool)
+    usable[:, FRESH] = True
+    for row in range(len(links)):
+        heads, _ = graph.among("cites", torch.arange(count), links.source[row : row + 1])
+        usable[row, heads] = False
+        usable[row, links.destination[row]] = False
+    expected = (scores.exp() * usable).sum(1) / count
+    found = []
+    for key in range(400):
+        nodes, made = batch_links(graph, links, task, key)
+        assert made.tail_log_q is not None
+        drawn = nodes[made.negative_tail]
+        assert bool(torch.isin(drawn, FRESH).all())
+        found.append(((scores[drawn] - made.tail_log_q).exp() * made.tail_mask).mean(1))
+    sums = torch.stack(found)
+    assert bool(((sums.mean(0) - expected).abs() < 4 * sums.std(0) / 20).all())
 
 
 def test_without_log_q_nothing_is_corrected(graph: OfflineGraph, links: Links) -> None:
