@@ -27,7 +27,7 @@ from launch.probe import software
 from launch.protocol import Order
 from partition.errors import UsageError
 
-CONNECT_S = 10
+CONNECT_S = 15
 ALIVE_S = 5
 """Silence after which the client asks the host for a sign of life, three times: 15 s to see it gone."""
 LEASE_S = 60
