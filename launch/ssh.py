@@ -142,15 +142,13 @@ class SshBackend:
         self, cluster: ClusterSpec, paths: Paths, console: Console, *, run_id: str, again: bool = False
     ) -> ClusterSpec:
         names = [host.name for host in cluster.hosts]
-        seen = self._look(names, paths, run_id=run_id, checksums=not again)
-        if again and any(one.faults for one in seen):
-            names = self._replace(seen, names, console)
-            seen = self._look(names, paths, run_id=run_id, checksums=False)
-        error = preflight.refusal(seen)
-        if error or not again:
+        if again:
+            seen = self._with_spares(names, paths, console, run_id)
+        else:
+            seen = self._look(names, paths, run_id=run_id)
             preflight.show(seen, console)
-        if error:
-            raise JobFailed(str(error), 10) if again else error
+            if error := preflight.refusal(seen):
+                raise error
         return replace(cluster, hosts=tuple(_host(one) for one in seen))
 
     def start(self, cluster: ClusterSpec, *, run_id: str, paths: Paths, logs: Path) -> list[AgentLink]:
@@ -169,19 +167,27 @@ class SshBackend:
             link.close()
         self._links = []
 
-    def _replace(self, seen: Sequence[Seen], names: list[str], console: Console) -> list[str]:
-        """The names with spare hosts in the places of hosts that cannot take part any more."""
-        names = list(names)
-        for index, one in enumerate(seen):
-            if not one.replaceable:
-                continue
-            if not self._spare:
-                raise JobFailed(f"{one.faults[0]}; {self._wanted.hostfile} has no spare host", 10)
-            spare = self._spare.pop(0)
-            console.say(f"{spare.name} takes the place of {names[index]}: {one.faults[0]}")
-            self._spare.append(ListedHost(names[index]))  # it may come back
-            names[index] = spare.name
-        return names
+    def _with_spares(self, names: Sequence[str], paths: Paths, console: Console, run_id: str) -> list[Seen]:
+        """The hosts as they are now, spare ones in the places of those that cannot take part any more.
+
+        JobFailed when there are too few; then nothing has changed, and a later call may find them back.
+        """
+        names, spare = list(names), list(self._spare)
+        gone: list[ListedHost] = []
+        seen = self._look(names, paths, run_id=run_id, checksums=False)
+        while spare and (bad := [index for index, one in enumerate(seen) if one.replaceable]):
+            for index in bad[: len(spare)]:
+                fresh = spare.pop(0)
+                console.say(f"{fresh.name} takes the place of {names[index]}: {seen[index].faults[0]}")
+                gone.append(ListedHost(names[index]))
+                names[index] = fresh.name
+            seen = self._look(names, paths, run_id=run_id, checksums=False)
+        if error := preflight.refusal(seen):
+            preflight.show(seen, console)
+            none = any(one.replaceable for one in seen)
+            raise JobFailed(f"{error}{f'; {self._wanted.hostfile} has no spare host' if none else ''}", 10)
+        self._spare = [*spare, *gone]  # a host that was gone may come back
+        return seen
 
     def _look(
         self, names: Sequence[str], paths: Paths, *, run_id: str = "", checksums: bool = True

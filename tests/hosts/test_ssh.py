@@ -83,7 +83,7 @@ def test_a_job_runs_on_the_hosts_of_the_file_and_leaves_nothing(tree: Tree, host
 
 def test_servers_listen_at_the_jobs_address_alone(tree: Tree, hosts: SshHosts) -> None:
     job = start(tree, hosts, *hosts.flags("host1", "host2"), FAKE_FOREVER="1")
-    wait_for(lambda: training(tree))
+    wait_for(lambda: training(tree), seconds=120)
     assert {a.rsplit(":", 1)[0] for a in hosts.listeners(1)} == {"10.78.0.1"}
     assert {a.rsplit(":", 1)[0] for a in hosts.listeners(2)} == {"10.78.0.2"}
     job.send_signal(15)
@@ -194,7 +194,7 @@ def test_hosts_that_do_not_reach_each_other_are_told_apart(tree: Tree, hosts: Ss
 def test_secrets_are_in_no_command_line_and_no_file(tree: Tree, hosts: SshHosts) -> None:
     fakes = {"FAKE_FOREVER": "1", "AWS_SECRET_ACCESS_KEY": "planted-secret"}
     job = start(tree, hosts, *hosts.flags("host1", "host2"), **fakes)
-    wait_for(lambda: training(tree))
+    wait_for(lambda: training(tree), seconds=120)
     state = json.loads((tree.latest / "state.json").read_text())
     pid = next(row["pid"] for row in state["processes"] if row["name"] == "trainer-3")
     assert "planted-secret" in hosts.run(2, "cat", f"/proc/{pid}/environ")
@@ -209,7 +209,7 @@ def test_secrets_are_in_no_command_line_and_no_file(tree: Tree, hosts: SshHosts)
 
 def test_kill_9_of_the_head_ends_the_processes_of_all_hosts(tree: Tree, hosts: SshHosts) -> None:
     job = start(tree, hosts, *hosts.flags("host1", "host2"), FAKE_FOREVER="1")
-    wait_for(lambda: training(tree))
+    wait_for(lambda: training(tree), seconds=120)
     job.kill()
     job.wait()
     wait_for(lambda: not left(tree, hosts, 1, 2), seconds=10)
@@ -231,7 +231,7 @@ def test_a_spare_host_takes_the_place_of_a_lost_one(tree: Tree, hosts: SshHosts,
     flags = [*hosts.flags(), "--nodes", "2", "--max-restarts", "1"]
     fakes = {"FAKE_FOREVER": "1", "FAKE_ONLY_FIRST": "1"}
     job = start(tree, hosts, *flags, **fakes)
-    wait_for(lambda: training(tree))
+    wait_for(lambda: training(tree), seconds=120)
     lost = time.monotonic()
     hosts.lose_power(2) if loss == "power" else hosts.cut_off(2)
     wait_for(lambda: "host host2 is lost" in (tree.path / "lmgnn.log").read_text(), seconds=45)
@@ -245,9 +245,24 @@ def test_a_spare_host_takes_the_place_of_a_lost_one(tree: Tree, hosts: SshHosts,
     wait_for(lambda: not left(tree, hosts, 1, 3), seconds=90)
 
 
+def test_a_spare_host_that_is_dead_is_passed_over(tree: Tree, tmp_path: Path) -> None:
+    with ssh_hosts(4, tmp_path / "hosts") as hosts:
+        hosts.lose_power(3)
+        flags = [*hosts.flags(), "--nodes", "2", "--max-restarts", "1"]
+        job = start(tree, hosts, *flags, FAKE_FOREVER="1", FAKE_ONLY_FIRST="1")
+        wait_for(lambda: training(tree), seconds=120)
+        hosts.lose_power(2)
+        code, said = finish(tree, job)
+        assert code == 0, said
+        assert "host4 takes the place of host3" in said
+        launch = json.loads((tree.latest / "launch.json").read_text())
+        assert [h["name"] for h in launch["cluster"]["hosts"]] == ["host1", "host4"]
+        wait_for(lambda: not left(tree, hosts, 1, 4), seconds=10)
+
+
 def test_a_lost_host_without_a_spare_ends_the_job_by_its_name(tree: Tree, hosts: SshHosts) -> None:
     job = start(tree, hosts, *hosts.flags(), "--max-restarts", "1", FAKE_FOREVER="1")
-    wait_for(lambda: training(tree, trainers=6))
+    wait_for(lambda: training(tree, trainers=6), seconds=120)
     hosts.lose_power(2)
     code, said = finish(tree, job)
     assert code == 10
@@ -258,7 +273,7 @@ def test_a_lost_host_without_a_spare_ends_the_job_by_its_name(tree: Tree, hosts:
 
 def test_os_environ_of_the_head_stays_at_home(tree: Tree, hosts: SshHosts) -> None:
     job = start(tree, hosts, *hosts.flags("host1", "host2"), FAKE_FOREVER="1", PRIVATE_THING="mine")
-    wait_for(lambda: training(tree))
+    wait_for(lambda: training(tree), seconds=120)
     state = json.loads((tree.latest / "state.json").read_text())
     pid = next(row["pid"] for row in state["processes"] if row["name"] == "trainer-3")
     assert "PRIVATE_THING" not in hosts.run(2, "cat", f"/proc/{pid}/environ")
