@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from launch import preflight
 from launch.backends import LocalBackend, choose_backend
-from launch.cluster import HostsWanted
+from launch.cluster import ClusterSpec, Host, HostsWanted
+from launch.console import Console
+from launch.hostchecks import Seen
+from launch.outcome import JobFailed
+from launch.plan import Paths
 from launch.ssh import SshBackend, carried, explain, ssh_command
 from partition.errors import UsageError
 
@@ -76,3 +83,65 @@ def test_other_hosts_get_credentials_and_exports_only() -> None:
     assert carried(here, ["MINE"]) == {"AWS_PROFILE": "p", "HF_HOME": "h", "https_proxy": "x", "MINE": "m"}
     with pytest.raises(UsageError, match="--export GONE: it is not set"):
         carried(here, ["GONE"])
+
+
+class Fleet:
+    """Hosts a to d of a hostfile, two of them in use; those in `down` do not answer a preflight."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "hosts").write_text("a\nb\nc\nd\n")
+        self.down: set[str] = set()
+        self.said = io.StringIO()
+        self._backend = SshBackend(HostsWanted(nodes=2, hostfile=str(tmp_path / "hosts")))
+        self._paths = Paths(str(Path(__file__).parents[3]), "/home", "/run")
+        monkeypatch.setattr(preflight, "look", self._look)
+
+    def _look(self, names: Sequence[str], *_: object, **__: object) -> list[Seen]:
+        found = []
+        for name in names:
+            seen = Seen(name, address=f"10.0.0.{ord(name)}", interface="eth0", facts={"cores": 1, "gpus": 0})
+            if name in self.down:
+                seen.fault("host", "not to be had", hint="is it up?")
+            found.append(seen)
+        return found
+
+    def restart(self, *names: str) -> list[str]:
+        """The hosts after a failure of a job on `names`."""
+        hosts = tuple(Host(name, "", "", 1) for name in names)
+        cluster = ClusterSpec("ssh", hosts, 1)
+        console = Console(self.said)
+        again = self._backend.check(cluster, self._paths, console, run_id="0123abcd", again=True)
+        return [host.name for host in again.hosts]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    return Fleet(tmp_path, monkeypatch)
+
+
+def test_sound_hosts_stay(fleet: Fleet) -> None:
+    assert fleet.restart("a", "b") == ["a", "b"]
+
+
+def test_a_spare_takes_the_part_of_a_lost_host_and_a_dead_spare_is_passed_over(fleet: Fleet) -> None:
+    fleet.down = {"a", "c"}
+    assert fleet.restart("a", "b") == ["d", "b"]
+    assert "d takes the place of c: c: not to be had" in fleet.said.getvalue()
+
+
+def test_too_few_sound_hosts_change_nothing_and_may_come_back(fleet: Fleet) -> None:
+    fleet.down = {"a", "b", "c"}
+    with pytest.raises(JobFailed, match="has no spare host") as caught:
+        fleet.restart("a", "b")
+    assert caught.value.exit_code == 10
+    fleet.down = {"a"}
+    assert fleet.restart("a", "b") == ["c", "b"]
+
+
+def test_a_host_that_was_lost_is_the_last_spare(fleet: Fleet) -> None:
+    fleet.down = {"a"}
+    assert fleet.restart("a", "b") == ["c", "b"]
+    fleet.down = {"c"}
+    assert fleet.restart("c", "b") == ["d", "b"]
+    fleet.down = {"d"}
+    assert fleet.restart("d", "b") == ["a", "b"]
