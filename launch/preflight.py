@@ -19,7 +19,7 @@ from launch.console import Console
 from launch.hostchecks import Seen, Wish, compare, judge_address, judge_room, judge_software
 from partition.errors import LMGNNError, PreflightError
 
-ANSWER_S = 60.0
+ANSWER_S = 120.0
 """For every question but the one for checksums, which reads the whole part."""
 CHECKSUM_S = 3600.0
 AT_ONCE = 64

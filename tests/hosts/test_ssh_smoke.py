@@ -20,7 +20,7 @@ REPO = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.drill,
     pytest.mark.root,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500, func_only=True),
     pytest.mark.skipif(not can_make_hosts(), reason="needs root, iproute2 and openssh-server"),
 ]
 
