@@ -12,7 +12,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from partition.errors import LMGNNError, UsageError
@@ -45,6 +45,7 @@ Train a language model and a graph neural network together on a graph whose node
   lmgnn run --config my.toml                    a job of your own
   lmgnn plan --config my.toml                   what it would start, compute and need
   lmgnn run --config my.toml --nodes 2          over two hosts, simulated on this machine
+  lmgnn run --config my.toml --hostfile hosts   over the hosts of a file, by ssh
   lmgnn run --config my.toml --run-dir latest   go on with the last run where it stopped
   lmgnn status                                  how the last run is doing
   lmgnn stop latest                             save a checkpoint and end
@@ -159,10 +160,11 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--config", default=str(DEFAULT_PLAN), metavar="FILE", help="the plan, a TOML file")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="change a key of the plan, e.g. --set stages.joint.epochs=2 (may be repeated)")  # fmt: skip
-    add("--nodes", type=int, default=1, metavar="N",
-        help="hosts; more than one are simulated on this machine, with networks of their own")  # fmt: skip
+    add("--nodes", type=int, metavar="N",
+        help="hosts; unset: all of a hostfile, or 1. Without a hostfile they are simulated here")  # fmt: skip
     add("--trainers-per-node", type=int, metavar="T", help="processes that train; unset: one per GPU, or 2")
     add("--servers-per-node", type=int, default=1, metavar="S", help="processes that serve the graph")
+    add("--partition", default="", metavar="FOLDER", help="a finished partition; unset: found or built")
     add("--run-dir", default="", metavar="FOLDER",
         help="results; unset: runs/TIME-NAME. Folder or name of a run, or `latest`: go on")  # fmt: skip
     add("--name", default="", help="name of the new run folder; unset: the plan's")
@@ -173,10 +175,27 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="with the folder of a run: go on from its newest good checkpoint, or refuse",
     )
     add("--max-restarts", type=int, default=0, metavar="R",
-        help="after a failure start all again from the newest checkpoint, so many times")  # fmt: skip
+        help="after a failure start again from the newest checkpoint, so often without progress")  # fmt: skip
     add("--hang-timeout", type=_duration, default="15m", metavar="TIME",
         help="a trainer that is silent for so long ends the job (90, 90s, 15m, 2h)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object on stdout at the end, all else on stderr")
+    _add_host_flags(parser.add_argument_group("hosts").add_argument)
+
+
+def _add_host_flags(add: Callable[..., object]) -> None:
+    from launch.backends import BACKENDS
+
+    add("--hostfile", default="", metavar="FILE",
+        help="hosts to reach by ssh, `host slots=N` a line; those beyond --nodes are spare")  # fmt: skip
+    add("--backend", default="", metavar="NAME",
+        help=f"how hosts are reached: {', '.join(BACKENDS)}; unset: found by itself")  # fmt: skip
+    add("--ssh-config", default="", metavar="FILE", help="for ssh -F; unset: your own")
+    add("--network", default="", metavar="CIDR",
+        help="the job's addresses, such as 10.0.0.0/8; unset: those that ssh reaches")  # fmt: skip
+    add("--allow-public", action="store_true",
+        help="take addresses that the internet reaches: whoever reaches a port owns its process")  # fmt: skip
+    add("--export", action="append", default=[], metavar="NAME",
+        help="environment variable for other hosts, like AWS_*, HF_*, NCCL_* (may be repeated)")  # fmt: skip
 
 
 def _duration(text: str) -> float:
@@ -192,13 +211,24 @@ def _duration(text: str) -> float:
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     from launch import run, runs
+    from launch.cluster import HostsWanted
+    from launch.job import RunOptions
 
-    wanted = run.RunOptions(
+    wanted = RunOptions(
         config=Path(options.config),
         overrides=options.overrides,
-        nodes=options.nodes,
-        trainers_per_host=options.trainers_per_node,
-        servers_per_host=options.servers_per_node,
+        hosts=HostsWanted(
+            nodes=options.nodes,
+            trainers_per_host=options.trainers_per_node,
+            servers_per_host=options.servers_per_node,
+            hostfile=options.hostfile,
+            ssh_config=options.ssh_config,
+            network=options.network,
+            allow_public=options.allow_public,
+            exports=tuple(options.export),
+        ),
+        backend=options.backend,
+        partition=str(Path(options.partition).absolute()) if options.partition else "",
         run_dir=options.run_dir,
         name=options.name,
         resume=options.resume,

@@ -75,7 +75,8 @@ def _bind_all(ports: range) -> list[socket.socket]:
 class Agent:
     """The loop: orders from stdin, ends of processes, and a look at everything every TICK_S."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, *, lease_s: float = 0.0) -> None:
+        """With a lease, silence on stdin for so long counts as its end."""
         self._children: dict[str, Child] = {}
         self._ports = PortHolder()
         self._selector = selectors.DefaultSelector()
@@ -84,6 +85,8 @@ class Agent:
         self._stopping = False
         self._leaving = False
         self._spoken = 0.0
+        self._lease_s = lease_s
+        self._heard = time.monotonic()
         self._peak_bytes = 0
         shm.sweep_dead_runs()
         self._lock = shm.RunLock(run_id) if run_id else None
@@ -95,7 +98,7 @@ class Agent:
             self._say(Report("hello", pid=os.getpid(), text=socket.gethostname()))
             while not self._leaving:
                 self._turn()
-        except BrokenPipeError:  # the supervisor is gone
+        except (BrokenPipeError, ConnectionResetError):  # the supervisor is gone
             pass
         finally:
             for child in self._children.values():
@@ -123,6 +126,8 @@ class Agent:
         for name, child in self._children.items():
             self._look_at(name, child)
         self._count_and_tell()
+        if self._lease_s and time.monotonic() - self._heard > self._lease_s:
+            self._leaving = True
         if self._stopping and not self._children:
             self._stopping = False
             self._say(Report("stopped"))
@@ -135,12 +140,15 @@ class Agent:
         if not data:
             self._leaving = True
             return
+        self._heard = time.monotonic()
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._obey(Order.from_line(line))
 
     def _obey(self, order: Order) -> None:
-        if order.kind == "hold":
+        if order.kind == "environment":
+            os.environ.update(order.environment)
+        elif order.kind == "hold":
             self._hold(order.servers)
         elif order.kind == "start" and order.spec:
             self._start(order)
@@ -227,8 +235,10 @@ def _was_killed(pid: int) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.agent", description=__doc__)
     parser.add_argument("--run", default="", help="run id whose shared memory this agent guards")
+    parser.add_argument("--lease", type=float, default=0.0, metavar="SECONDS",
+        help="leave when nothing comes for so long; 0 = wait for ever")  # fmt: skip
     options = parser.parse_args(argv)
-    agent = Agent(options.run)
+    agent = Agent(options.run, lease_s=options.lease)
     # Handlers that do nothing, since children would inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: None)

@@ -1,4 +1,4 @@
-"""Backends: how an agent gets started on each host. `BACKENDS` is where a new one registers.
+"""Backends: which hosts a job has and how an agent gets started on each. `BACKENDS` is where one registers.
 
 A backend yields one AgentLink per host; what runs on the hosts is the supervisor's business. Owns
 the pipes to the agents and their namespaces, never the processes that the agents start.
@@ -12,14 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launch.cluster import ClusterSpec
+from launch.cluster import ClusterSpec, HostsWanted, local_cluster
+from launch.console import Console
 from launch.namespaces import Switch
 from launch.plan import Paths
 from launch.protocol import Order, Report
+from partition.errors import UsageError
 
 READ_BYTES = 1 << 16
 LEAVE_S = 10.0
@@ -67,7 +70,7 @@ class AgentLink:
     def close(self) -> None:
         """End the agent, and with it all it started: by order, by end of file, by force."""
         self.send(Order("finish"))
-        deadline = time.monotonic() + LEAVE_S
+        deadline = time.monotonic() + (0 if self.lost else LEAVE_S)
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()
@@ -84,22 +87,48 @@ class AgentLink:
 
 
 class Backend(Protocol):
-    """Starts agents on the hosts of a cluster and ends them."""
+    """Finds the hosts of a job, starts agents on them and ends them; one object for all attempts."""
+
+    def cluster(self, paths: Paths, console: Console) -> ClusterSpec:
+        """The hosts; nothing is left running on them. PreflightError when one cannot be had."""
+
+    def check(
+        self, cluster: ClusterSpec, paths: Paths, console: Console, *, run_id: str, again: bool = False
+    ) -> ClusterSpec:
+        """Whether every host has what the job needs; `paths` name its run folder and partition.
+
+        `again`: before a restart, when hosts that are gone may be replaced; the result then has the others.
+        PreflightError or StoreError name the host and the way out.
+        """
 
     def start(self, cluster: ClusterSpec, *, run_id: str, paths: Paths, logs: Path) -> list[AgentLink]:
         """One link per host, in the order of the hosts. PreflightError when a host cannot be had."""
 
     def close(self) -> None:
-        """End the agents and whatever else was started for them."""
+        """End the agents and whatever else was started for them; `start` may follow."""
 
 
 class LocalBackend:
     """This machine as it is for one host; namespaces on it for more."""
 
-    def __init__(self, *, user_namespace: bool | None = None) -> None:
+    def __init__(self, wanted: HostsWanted | None = None, *, user_namespace: bool | None = None) -> None:
+        self._wanted = wanted or HostsWanted()
         self._links: list[AgentLink] = []
         self._switch: Switch | None = None
         self._user_namespace = user_namespace
+
+    def cluster(self, paths: Paths, console: Console) -> ClusterSpec:
+        wanted = self._wanted
+        return local_cluster(
+            nodes=1 if wanted.nodes is None else wanted.nodes,
+            trainers_per_host=wanted.trainers_per_host,
+            servers_per_host=wanted.servers_per_host,
+        )
+
+    def check(
+        self, cluster: ClusterSpec, paths: Paths, console: Console, *, run_id: str, again: bool = False
+    ) -> ClusterSpec:
+        return cluster
 
     def start(self, cluster: ClusterSpec, *, run_id: str, paths: Paths, logs: Path) -> list[AgentLink]:
         if len(cluster.hosts) > 1:
@@ -113,8 +142,10 @@ class LocalBackend:
     def close(self) -> None:
         for link in self._links:
             link.close()
+        self._links = []
         if self._switch:
             self._switch.close()
+            self._switch = None
 
 
 def agent_argv(run_id: str) -> list[str]:
@@ -122,4 +153,33 @@ def agent_argv(run_id: str) -> list[str]:
     return [sys.executable, "-P", "-m", "launch.agent", *(["--run", run_id] if run_id else [])]
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"local": LocalBackend}
+@dataclass(frozen=True)
+class BackendKind:
+    """How a backend is recognised and made."""
+
+    make: Callable[[HostsWanted], Backend]
+    found: Callable[[HostsWanted, Mapping[str, str]], bool]
+    """Whether the flags or the environment speak for it."""
+
+
+def _ssh(wanted: HostsWanted) -> Backend:
+    from launch.ssh import SshBackend
+
+    return SshBackend(wanted)
+
+
+BACKENDS: dict[str, BackendKind] = {
+    "ssh": BackendKind(_ssh, lambda wanted, _: bool(wanted.hostfile)),
+    "local": BackendKind(LocalBackend, lambda *_: True),
+}
+"""In the order in which they are looked for; the last one is always there."""
+
+
+def choose_backend(name: str, wanted: HostsWanted, environment: Mapping[str, str]) -> Backend:
+    """The backend of that name, or (no name) the first that flags or environment speak for."""
+    if name and name not in BACKENDS:
+        raise UsageError(f"--backend {name}: there are {', '.join(BACKENDS)}")
+    found = name or next(name for name, kind in BACKENDS.items() if kind.found(wanted, environment))
+    if wanted.hostfile and found != "ssh":
+        raise UsageError(f"--hostfile is for ssh, not for --backend {found}", hint="leave one of them out")
+    return BACKENDS[found].make(wanted)

@@ -24,6 +24,25 @@ class Host:
 
 
 @dataclass(frozen=True)
+class HostsWanted:
+    """What the flags say about hosts; a backend makes a ClusterSpec of it."""
+
+    nodes: int | None = None
+    """None: as many as there are where a backend knows that, else one."""
+    trainers_per_host: int | None = None
+    servers_per_host: int = 1
+    hostfile: str = ""
+    ssh_config: str = ""
+    """File for `ssh -F`; empty = the user's own."""
+    network: str = ""
+    """The job's addresses lie in this network (CIDR); empty = those that ssh reached."""
+    allow_public: bool = False
+    """Whether a job's address may be one that the whole internet reaches."""
+    exports: tuple[str, ...] = ()
+    """Environment variables that other hosts' processes get from here, besides the usual ones."""
+
+
+@dataclass(frozen=True)
 class ClusterSpec:
     """The hosts of a job and how many processes each of them gets."""
 

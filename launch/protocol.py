@@ -15,7 +15,8 @@ from launch.plan import ProcessSpec
 
 @dataclass(frozen=True)
 class Order:
-    """`kind`: hold (reserve ports), start, signal, stop (end all processes), finish (and leave)."""
+    """`kind`: environment, hold (reserve ports), start, signal, stop (end all processes), ping (the
+    supervisor lives), finish (and leave)."""
 
     kind: str
     servers: int = 0
@@ -28,6 +29,8 @@ class Order:
     """signal: only processes of this role; empty = all."""
     grace_s: float = 0.0
     """stop: seconds between SIGTERM and SIGKILL."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """environment: variables for all processes; they may be secret, so they are in no spec."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

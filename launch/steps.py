@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,15 @@ def on_the_head(paths: Paths, logs: Path, console: Console, interrupts: Interrup
         backend.close()
 
 
-def prepare(steps: Steps, plan: TrainPlan, cluster: ClusterSpec, console: Console) -> Path:
-    """Build the graph folder if the plan says how, then the partition; the partition's folder."""
+def prepare(
+    steps: Steps, plan: TrainPlan, cluster: ClusterSpec, console: Console, *, partition: str = ""
+) -> Path:
+    """Build the graph folder if the plan says how, then the partition unless it is given; its folder."""
     if plan.graph.builder:
         console.say(f"building the graph {plan.graph.path}")
         steps.run("graph", plan.graph.builder, plan.graph.path)
+    if partition:
+        return Path(partition)
     console.say(f"partitioning for {len(cluster.hosts)} host(s) x {cluster.trainers_per_host} trainer(s)")
     output = steps.run("partition", *partition_arguments(plan, cluster))
     answer = last_json(output)
@@ -73,6 +78,30 @@ def prepare(steps: Steps, plan: TrainPlan, cluster: ClusterSpec, console: Consol
     console.say(f"partition {answer['path']} ({'found' if answer.get('found') else 'built'})")
     check_against(plan, PartitionManifest.load(answer["path"]))
     return Path(answer["path"])
+
+
+def check_partition(plan: TrainPlan, cluster: ClusterSpec, folder: str) -> None:
+    """UsageError, with the command that makes the right one, where a partition does not fit the job."""
+    manifest = PartitionManifest.load(folder)
+    wanted = shlex.join(["lmgnn", *partition_arguments(plan, cluster)[1:-1]])
+    hosts, trainers = len(cluster.hosts), cluster.trainers_per_host
+    if manifest.hosts != hosts:
+        raise UsageError(
+            f"{folder} is cut for {manifest.hosts} host{'s' * (manifest.hosts != 1)}, the job has {hosts}",
+            hint=f"--nodes {manifest.hosts}, or make another: {wanted}",
+        )
+    if manifest.trainers % trainers:
+        raise UsageError(
+            f"{folder} has {manifest.trainers} parts a host, not to be shared by {trainers} trainers",
+            hint=f"--trainers-per-node {manifest.trainers}, or make another: {wanted}",
+        )
+    for key, value in (("tokenizer", plan.model.lm), ("max_length", plan.model.max_length)):
+        if manifest.options.get(key, value) != value:
+            raise UsageError(
+                f"{folder} was made with {key} {manifest.options[key]!r}, the plan has {value!r}",
+                hint=f"make another: {wanted}",
+            )
+    check_against(plan, manifest)
 
 
 def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...]:

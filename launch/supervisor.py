@@ -32,6 +32,8 @@ LONGEST_TURN_S = 2.0
 """Of a longer turn of the loop only so much counts as silence of others."""
 HOST_SILENT_S = 30.0
 """Agents speak every second; one that is silent for so long is lost."""
+PING_S = 5.0
+"""Agents with a lease leave when they hear nothing for much longer than this."""
 AGENT_START_S = 60.0
 SAVE_GRACE_S = 60.0
 """Time for trainers to save a checkpoint and leave after the first Ctrl-C."""
@@ -69,6 +71,7 @@ class Supervisor:
         self._host_peaks: dict[int, int] = {}
         self._stopped: set[int] = set()
         self._over = False
+        self._pinged = 0.0
         self._leaving_until = 0.0
         self._failed: JobFailed | None = None
         self._selector = selectors.DefaultSelector()
@@ -215,6 +218,7 @@ class Supervisor:
             for report in reports:
                 self._take(link, report)
         now = self._clock.now()
+        self._ping()
         for link in self._links:
             if not link.lost and now - self._heard[link.host] > HOST_SILENT_S:
                 link.lost = True
@@ -223,6 +227,12 @@ class Supervisor:
         if self._failed and not self._over:
             self._over = True
             raise self._failed
+
+    def _ping(self) -> None:
+        if time.monotonic() - self._pinged > PING_S:
+            self._pinged = time.monotonic()
+            for link in self._links:
+                link.send(Order("ping"))
 
     def _lost(self, link: AgentLink, what: str) -> None:
         if self._over:

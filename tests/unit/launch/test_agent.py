@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,9 +65,9 @@ def test_segments_stay_until_the_last_agent_of_a_run_has_left(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def agent() -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-P", "-m", "launch.agent"]
+@pytest.fixture(params=[()], ids=["for ever"])
+def agent(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-P", "-m", "launch.agent", *request.param]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         yield process
@@ -161,3 +162,26 @@ def test_orders_and_reports_survive_the_way_as_lines() -> None:
     report = Report("heartbeat", "trainer-3", beat={"step": 7})
     assert Report.from_line(report.to_line()) == report
     assert json.loads(Order("finish").to_line())["kind"] == "finish"
+
+
+@pytest.mark.parametrize("agent", [("--lease", "1")], indirect=True, ids=["a second"])
+def test_an_agent_with_a_lease_ends_all_when_it_hears_nothing(
+    agent: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    order(agent, Order("start", spec=spec_of(tmp_path, GRANDCHILD + "time.sleep(1000)")))
+    reports(agent, "line")
+    for _ in range(8):  # two seconds of pings, answered by a sign of life each second
+        order(agent, Order("ping"))
+        time.sleep(0.25)
+    assert agent.poll() is None
+    assert agent.wait(timeout=10) == 0
+    wait_for(lambda: is_gone(int((tmp_path / "pids").read_text())), seconds=5)
+
+
+def test_variables_given_to_an_agent_reach_its_processes(
+    agent: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    order(agent, Order("environment", environment={"PLANTED": "value"}))
+    order(agent, Order("start", spec=spec_of(tmp_path, "import os; print(os.environ['PLANTED'])")))
+    assert reports(agent, "exit")[-1].code == 0
+    assert (tmp_path / "log").read_text() == "value\n"

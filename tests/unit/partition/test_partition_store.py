@@ -10,7 +10,7 @@ from partition_graphs import SMALL, write_graph
 from partition.build import BuildOptions, build
 from partition.errors import StoreError
 from partition.manifest import PartitionManifest
-from partition.store import verify
+from partition.store import verify, verify_part
 
 FILE_CLASSES = (
     "manifest.json",
@@ -70,6 +70,24 @@ def test_a_file_cut_short_is_named_with_both_sizes(partition: Path) -> None:
         path.write_bytes(good[:-1])
         with pytest.raises(StoreError, match=f"{len(good) - 1} bytes, expected {len(good)}"):
             verify(partition)
+    finally:
+        path.write_bytes(good)
+
+
+def test_a_host_looks_at_its_own_part_and_what_all_share(partition: Path) -> None:
+    own = {path for path in (partition / "part1").rglob("*") if path.is_file()}
+    assert verify_part(partition, 1, checksums=True) == len(own) + len(["graph.json"])
+    path = partition / "part0/graph.dgl"
+    good = path.read_bytes()
+    try:
+        path.write_bytes(bytes(len(good)))
+        assert verify_part(partition, 1, checksums=True)
+        assert verify_part(partition, 0, checksums=False)  # presence and size alone
+        with pytest.raises(StoreError, match=r"part0/graph\.dgl: sha256"):
+            verify_part(partition, 0, checksums=True)
+        path.unlink()
+        with pytest.raises(StoreError, match=r"part0/graph\.dgl: the file is missing"):
+            verify_part(partition, 0, checksums=False)
     finally:
         path.write_bytes(good)
 

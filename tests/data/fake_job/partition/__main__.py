@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from partition.manifest import MANIFEST_NAME, NodeTypeInfo, PartitionManifest, RelationInfo
+from partition.storage import sha256_of
+from partition.store import CHECKSUM_NAME
 
 parser = argparse.ArgumentParser()
 parser.add_argument("command", choices=("build",))
@@ -41,5 +43,6 @@ manifest = PartitionManifest(
     files={},
 )
 (path / MANIFEST_NAME).write_text(manifest.to_json())
+(path / CHECKSUM_NAME).write_text(sha256_of(path / MANIFEST_NAME) + "\n")
 sys.stderr.write("cutting the graph\n")
 sys.stdout.write(json.dumps({"id": path.name, "path": str(path), "seconds": 0.1, "found": False}) + "\n")

@@ -1,0 +1,142 @@
+"""The smoke job over real ssh hosts: the numbers of a job on this machine, whatever happens to a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts.ssh_hosts import SshHosts, can_make_hosts, environment, ssh_hosts
+from tests.launch_tree import wait_for
+
+REPO = Path(__file__).resolve().parents[2]
+pytestmark = [
+    pytest.mark.drill,
+    pytest.mark.root,
+    pytest.mark.timeout(1500, func_only=True),
+    pytest.mark.skipif(not can_make_hosts(), reason="needs root, iproute2 and openssh-server"),
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[SshHosts]:
+    with ssh_hosts(3, tmp_path / "hosts") as made:
+        yield made
+
+
+def smoke(work: Path, run: Path, *flags: str) -> list[str]:
+    """The command of the smoke job over two hosts, with graph and store in `work`."""
+    settings = {"graph.path": work / "graph", "partition.store": work / "store"}
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-P", "-m", "launch", "run", "--config", str(REPO / "examples" / "smoke.toml")]
+    return [*command, *sets, "--nodes", "2", "--run-dir", str(run), *flags]
+
+
+@pytest.fixture(scope="module")
+def local(work: Path) -> dict[str, Any]:
+    """Figures of the undisturbed job, on two hosts simulated on this machine."""
+    result = subprocess.run(
+        smoke(work, work / "local"), env=environment(REPO), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return figures(work / "local")
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """Everything measured: validation at every evaluation, losses of all steps, test figures."""
+    metrics = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]
+    steps = {}
+    for line in (run / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event.get("event") == "step":
+            steps[event["stage"], event["step"]] = event["loss"]
+    assert len(steps) > 10
+    return {"test": metrics["test"], "losses": list(steps.values())}
+
+
+def start(hosts: SshHosts, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            hosts.on_head(argv), env=environment(REPO), stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def processes_of(run: Path) -> list[str]:
+    """Command lines of processes that work for a run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if f"LMGNN_RUN={run}\0".encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+    return found
+
+
+def in_warm_up(run: Path) -> bool:
+    """Whether the third stage is past a checkpoint of its own."""
+    return len(list(run.glob("checkpoints/*-warm/checkpoint.json"))) > 0
+
+
+def nothing_left(hosts: SshHosts, run: Path, *numbers: int) -> bool:
+    return not processes_of(run) and not any(hosts.listeners(k) + hosts.segments(k) for k in numbers)
+
+
+def check_end(job: subprocess.Popen[bytes], run: Path, local: dict[str, Any]) -> str:
+    code = job.wait(timeout=600)
+    said = run.with_suffix(".log").read_text()
+    assert code == 0, said[-3000:]
+    assert figures(run) == pytest.approx(local, abs=1e-6)
+    return said
+
+
+def test_by_hostfile_the_figures_are_those_of_this_machine(
+    work: Path, local: dict[str, Any], hosts: SshHosts
+) -> None:
+    run = work / "ssh"
+    job = start(hosts, smoke(work, run, *hosts.flags("host1", "host2")), work / "ssh.log")
+    check_end(job, run, local)
+    wait_for(lambda: nothing_left(hosts, run, 1, 2), seconds=10)
+
+
+def test_kill_9_of_a_trainer_on_host_2_changes_no_figure(
+    work: Path, local: dict[str, Any], hosts: SshHosts
+) -> None:
+    run = work / "killed"
+    flags = [*hosts.flags("host1", "host2"), "--max-restarts", "1"]
+    job = start(hosts, smoke(work, run, *flags), work / "killed.log")
+    wait_for(lambda: in_warm_up(run), seconds=300)
+    state = json.loads((run / "state.json").read_text())
+    pid = next(row["pid"] for row in state["processes"] if row["name"] == "trainer-3")
+    subprocess.run(hosts.in_processes_of(2, ["kill", "-9", str(pid)]), check=True)
+    said = check_end(job, run, local)
+    assert "trainer 3 @ host2 failed: SIGKILL" in said
+    assert json.loads((run / "outcome.json").read_text())["restarts"] == 1
+    wait_for(lambda: nothing_left(hosts, run, 1, 2), seconds=10)
+
+
+def test_a_spare_host_goes_on_with_the_same_figures(
+    work: Path, local: dict[str, Any], hosts: SshHosts
+) -> None:
+    run = work / "spare"
+    job = start(hosts, smoke(work, run, *hosts.flags(), "--max-restarts", "1"), work / "spare.log")
+    wait_for(lambda: in_warm_up(run), seconds=300)
+    lost = time.monotonic()
+    hosts.lose_power(2)
+    wait_for(lambda: "is lost" in (work / "spare.log").read_text(), seconds=45)
+    assert time.monotonic() - lost < 45  # 30 s of silence are the limit
+    assert "host3 takes the place of host2" in check_end(job, run, local)
+    wait_for(lambda: nothing_left(hosts, run, 1, 3), seconds=10)
