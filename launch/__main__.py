@@ -1,6 +1,6 @@
 """`lmgnn`: one command for everything. Parses and hands on; the work is elsewhere.
 
-`run`, `plan`, `status` and `stop` are done here. The commands of the packages `partition` and
+`run`, `plan`, `submit`, `status` and `stop` are done here. The commands of the packages `partition` and
 `pipeline` are handed on by runpy, so that launch imports neither of them.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from partition.errors import LMGNNError, UsageError
 
-OWN = ("run", "plan", "status", "stop")
+OWN = ("run", "plan", "submit", "status", "stop")
 HANDED_ON = {
     "init": ("pipeline", "write graph.toml and a first plan for a folder of tables: `lmgnn init FOLDER`"),
     "check": ("pipeline", "what a folder, graph.toml or plan means, and what is odd: `lmgnn check FOLDER`"),
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "missing,\n13 store, 14 disk full, 70 our bug, 130 Ctrl-C, 143 terminated",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    from launch import k8s_command
+    from launch import k8s_command, slurm_submit
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -134,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--dry-run", action="store_true", help="the same as `lmgnn plan`")
         else:
             k8s_command.add_flags(command)
+    queued = _command(commands, "submit", "queue a job on Slurm", "lmgnn submit --config my.toml --nodes 4")
+    _add_run_flags(queued)
+    slurm_submit.add_flags(queued)
+    queued.add_argument("--dry-run", action="store_true", help="print the batch script only")
+    queued.set_defaults(act=slurm_submit.submit)
     status = _command(commands, "status", "how a run is doing", "lmgnn status latest")
     status.add_argument("run", nargs="?", default="latest", help="folder, name under runs/, or latest")
     status.add_argument("--json", action="store_true", help="for programs")

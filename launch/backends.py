@@ -180,11 +180,18 @@ def _k8s(wanted: HostsWanted) -> Backend:
     return K8sBackend(wanted)
 
 
+def _slurm(wanted: HostsWanted) -> Backend:
+    from launch.slurm import SlurmBackend
+
+    return SlurmBackend(wanted)
+
+
 BACKENDS: dict[str, BackendKind] = {
     "ssh": BackendKind(_ssh, lambda wanted, _: bool(wanted.hostfile)),
     "k8s": BackendKind(
         _k8s, lambda _, environment: {"JOB_COMPLETION_INDEX", "LMGNN_HEAD"} <= set(environment)
     ),
+    "slurm": BackendKind(_slurm, lambda _, environment: int(environment.get("SLURM_JOB_NUM_NODES", 0)) > 1),
     "local": BackendKind(LocalBackend, lambda *_: True),
 }
 """In the order in which they are looked for; the last one is always there."""
