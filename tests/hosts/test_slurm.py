@@ -59,7 +59,7 @@ class Queue:
         return next(w for w in shown.split() if w.startswith("JobState=")).removeprefix("JobState=")
 
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture
