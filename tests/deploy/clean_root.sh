@@ -12,7 +12,7 @@ done
 folder=${1:-}
 if [ -z "$folder" ]; then
   folder=$(mktemp -d)
-  trap 'rm -rf "$folder"' EXIT
+  trap 'umount --recursive "$folder/store/overlay" 2>/dev/null || true; rm -rf "$folder"' EXIT # buildah's own mounts
 fi
 mkdir -p "$folder"
 buildah() { command buildah --root "$folder/store" --runroot "$folder/run" --storage-driver overlay "$@"; }
