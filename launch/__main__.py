@@ -1,6 +1,6 @@
 """`lmgnn`: one command for everything. Parses and hands on; the work is elsewhere.
 
-`run`, `plan`, `status` and `stop` are done here. The commands of the packages `partition` and
+`run`, `plan`, `submit`, `status` and `stop` are done here. The commands of the packages `partition` and
 `pipeline` are handed on by runpy, so that launch imports neither of them.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from partition.errors import LMGNNError, UsageError
 
-OWN = ("run", "plan", "status", "stop")
+OWN = ("run", "plan", "submit", "status", "stop")
 HANDED_ON = {
     "init": ("pipeline", "write graph.toml and a first plan for a folder of tables: `lmgnn init FOLDER`"),
     "check": ("pipeline", "what a folder, graph.toml or plan means, and what is odd: `lmgnn check FOLDER`"),
@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
         "missing,\n13 store, 14 disk full, 70 our bug, 130 Ctrl-C, 143 terminated",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    from launch import k8s_command, slurm_submit
+
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
         ("run", "run a job from graph to report"),
@@ -130,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(act=_run, dry_run=name == "plan")
         if name == "run":
             command.add_argument("--dry-run", action="store_true", help="the same as `lmgnn plan`")
+        else:
+            k8s_command.add_flags(command)
+    queued = _command(commands, "submit", "queue a job on Slurm", "lmgnn submit --config my.toml --nodes 4")
+    _add_run_flags(queued)
+    slurm_submit.add_flags(queued)
+    queued.add_argument("--dry-run", action="store_true", help="print the batch script only")
+    queued.set_defaults(act=slurm_submit.submit)
     status = _command(commands, "status", "how a run is doing", "lmgnn status latest")
     status.add_argument("run", nargs="?", default="latest", help="folder, name under runs/, or latest")
     status.add_argument("--json", action="store_true", help="for programs")
@@ -188,7 +197,8 @@ def _add_host_flags(add: Callable[..., object]) -> None:
     add("--hostfile", default="", metavar="FILE",
         help="hosts to reach by ssh, `host slots=N` a line; those beyond --nodes are spare")  # fmt: skip
     add("--backend", default="", metavar="NAME",
-        help=f"how hosts are reached: {', '.join(BACKENDS)}; unset: found by itself")  # fmt: skip
+        help=f"how hosts are reached: {', '.join(BACKENDS)}; unset: found by itself. "
+        "`plan --backend k8s` prints manifests")  # fmt: skip
     add("--ssh-config", default="", metavar="FILE", help="for ssh -F; unset: your own")
     add("--network", default="", metavar="CIDR",
         help="the job's addresses, such as 10.0.0.0/8; unset: those that ssh reaches")  # fmt: skip
@@ -210,7 +220,7 @@ def _duration(text: str) -> float:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
-    from launch import run, runs
+    from launch import k8s, k8s_command, k8s_node, run, runs
     from launch.cluster import HostsWanted
     from launch.job import RunOptions
 
@@ -237,6 +247,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         json=options.json,
         command=runs.command_line(arguments, name=_own_name()),
     )
+    if options.dry_run and options.backend == "k8s":
+        return k8s_command.show_manifests(options, wanted.command)
+    pod = k8s.this_pod() if options.backend in ("", "k8s") and not options.hostfile else None
+    if pod and pod.index:
+        return k8s_node.serve(pod, code=runs.CODE)
     return run.dry_run(wanted) if options.dry_run else run.run(wanted)
 
 

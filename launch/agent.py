@@ -75,8 +75,8 @@ def _bind_all(ports: range) -> list[socket.socket]:
 class Agent:
     """The loop: orders from stdin, ends of processes, and a look at everything every TICK_S."""
 
-    def __init__(self, run_id: str, *, lease_s: float = 0.0) -> None:
-        """With a lease, silence on stdin for so long counts as its end."""
+    def __init__(self, run_id: str, *, lease_s: float = 0.0, grace_s: float = 0.0) -> None:
+        """With a lease, silence on stdin for so long counts as its end; the grace follows a SIGTERM."""
         self._children: dict[str, Child] = {}
         self._ports = PortHolder()
         self._selector = selectors.DefaultSelector()
@@ -86,6 +86,9 @@ class Agent:
         self._leaving = False
         self._spoken = 0.0
         self._lease_s = lease_s
+        self._grace_s = grace_s
+        self._told_to_leave = False
+        self._leave_at = 0.0
         self._heard = time.monotonic()
         self._peak_bytes = 0
         shm.sweep_dead_runs()
@@ -98,7 +101,7 @@ class Agent:
             self._say(Report("hello", pid=os.getpid(), text=socket.gethostname()))
             while not self._leaving:
                 self._turn()
-        except (BrokenPipeError, ConnectionResetError):  # the supervisor is gone
+        except (ConnectionError, TimeoutError):  # the supervisor is gone
             pass
         finally:
             for child in self._children.values():
@@ -110,8 +113,11 @@ class Agent:
             shm.sweep_dead_runs()
 
     def leave(self, *_: object) -> None:
-        """Signal handler."""
-        self._leaving = True
+        """Signal handler. With a grace the supervisor gets the time to save a checkpoint first."""
+        if self._grace_s and not self._told_to_leave:
+            self._told_to_leave = True
+        else:
+            self._leaving = True
 
     def _turn(self) -> None:
         ended = []
@@ -126,6 +132,7 @@ class Agent:
         for name, child in self._children.items():
             self._look_at(name, child)
         self._count_and_tell()
+        self._look_at_grace()
         if self._lease_s and time.monotonic() - self._heard > self._lease_s:
             self._leaving = True
         if self._stopping and not self._children:
@@ -134,6 +141,13 @@ class Agent:
         elif self._stopping and time.monotonic() > self._kill_at:
             for child in self._children.values():
                 child.signal_group(signal.SIGKILL)
+
+    def _look_at_grace(self) -> None:
+        if self._told_to_leave and not self._leave_at:
+            self._leave_at = time.monotonic() + self._grace_s
+            self._say(Report("leaving"))
+        elif self._leave_at and time.monotonic() > self._leave_at:
+            self._leaving = True
 
     def _read_orders(self) -> None:
         data = os.read(sys.stdin.fileno(), READ_BYTES)
@@ -237,8 +251,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", default="", help="run id whose shared memory this agent guards")
     parser.add_argument("--lease", type=float, default=0.0, metavar="SECONDS",
         help="leave when nothing comes for so long; 0 = wait for ever")  # fmt: skip
+    parser.add_argument("--grace", type=float, default=0.0, metavar="SECONDS",
+        help="between SIGTERM and the end, for a checkpoint; 0 = none")  # fmt: skip
     options = parser.parse_args(argv)
-    agent = Agent(options.run, lease_s=options.lease)
+    agent = Agent(options.run, lease_s=options.lease, grace_s=options.grace)
     # Handlers that do nothing, since children would inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: None)

@@ -107,6 +107,9 @@ class Backend(Protocol):
     def close(self) -> None:
         """End the agents and whatever else was started for them; `start` may follow."""
 
+    def finish(self, code: int) -> None:
+        """The job is over, with this exit code; nothing follows."""
+
 
 class LocalBackend:
     """This machine as it is for one host; namespaces on it for more."""
@@ -147,6 +150,9 @@ class LocalBackend:
             self._switch.close()
             self._switch = None
 
+    def finish(self, code: int) -> None:
+        pass
+
 
 def agent_argv(run_id: str) -> list[str]:
     """The agent's command line; an empty run id makes one that guards no shared memory."""
@@ -168,8 +174,24 @@ def _ssh(wanted: HostsWanted) -> Backend:
     return SshBackend(wanted)
 
 
+def _k8s(wanted: HostsWanted) -> Backend:
+    from launch.k8s_backend import K8sBackend
+
+    return K8sBackend(wanted)
+
+
+def _slurm(wanted: HostsWanted) -> Backend:
+    from launch.slurm import SlurmBackend
+
+    return SlurmBackend(wanted)
+
+
 BACKENDS: dict[str, BackendKind] = {
     "ssh": BackendKind(_ssh, lambda wanted, _: bool(wanted.hostfile)),
+    "k8s": BackendKind(
+        _k8s, lambda _, environment: {"JOB_COMPLETION_INDEX", "LMGNN_HEAD"} <= set(environment)
+    ),
+    "slurm": BackendKind(_slurm, lambda _, environment: int(environment.get("SLURM_JOB_NUM_NODES", 0)) > 1),
     "local": BackendKind(LocalBackend, lambda *_: True),
 }
 """In the order in which they are looked for; the last one is always there."""

@@ -56,12 +56,15 @@ def software(code: str | Path) -> dict[str, str]:
 
 
 def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the host has; `asked` holds the folders code and run, and the number of graph servers."""
+    """What the host has; `asked` holds the folders code and run, and the number of graph servers.
+
+    By which address it was reached is in LMGNN_ADDRESS where no ssh says so.
+    """
     reached = os.environ.get("SSH_CONNECTION", "").split()
     return {
         "hostname": socket.gethostname(),
         "software": software(asked["code"]),
-        "reached": reached[2] if len(reached) == 4 else "",
+        "reached": os.environ.get("LMGNN_ADDRESS") or (reached[2] if len(reached) == 4 else ""),
         "addresses": [[n, a.address] for n, a in _addresses()],
         "cores": len(os.sched_getaffinity(0)),
         "gpus": local_gpus(),

@@ -46,10 +46,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """`kind`: hello, alive, ports, started, ready, heartbeat, line, exit, stopped, failed.
+    """`kind`: hello, alive, ports, started, ready, heartbeat, line, exit, stopped, leaving, failed.
 
-    `process` names the process that it is about; hello, alive, ports, stopped and failed (an order
-    that could not be carried out: `text` says why, `code` is the exit code) are about the host.
+    `process` names the process that it is about; hello, alive, ports, stopped, leaving (the host is
+    told to end) and failed (an order that could not be carried out: `text` says why, `code` is the
+    exit code) are about the host.
     """
 
     kind: str

@@ -65,6 +65,7 @@ def run(options: RunOptions) -> int:
     console.say(f"run {folder.path}" + (" (going on)" if folder.resumed else ""))
     outcome = _complete(job, _outcome_of(job))
     outcome.write(folder.path)
+    backend.finish(outcome.exit_code)
     _sum_up(job, outcome)
     if options.json:
         sys.stdout.write(json.dumps({"run": str(folder.path), **outcome.to_dict()}) + "\n")

@@ -167,6 +167,9 @@ class SshBackend:
             link.close()
         self._links = []
 
+    def finish(self, code: int) -> None:
+        pass
+
     def _with_spares(self, names: Sequence[str], paths: Paths, console: Console, run_id: str) -> list[Seen]:
         """The hosts as they are now, spare ones in the places of those that cannot take part any more.
 

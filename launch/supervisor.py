@@ -254,6 +254,9 @@ class Supervisor:
             self._ports[link.host] = HostPorts(report.server_port, report.master_port)
         elif report.kind == "stopped":
             self._stopped.add(link.host)
+        elif report.kind == "leaving" and not self._interrupts.count:
+            self._console.say(f"host {self._cluster.hosts[link.host].name} is told to end")
+            self._interrupts.ask(143)
         elif report.kind == "failed":
             self._could_not_start(link, report)
         elif watched:

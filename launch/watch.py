@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from launch.cluster import ClusterSpec
 from launch.outcome import write_atomically
@@ -21,13 +21,21 @@ class Interrupts:
         self.count = 0
         self.code = 0
 
+    current: ClassVar[Interrupts | None] = None
+    """The one that is installed: signals belong to the whole process."""
+
     def install(self) -> None:
+        Interrupts.current = self
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
 
-    def _note(self, number: int, _: object) -> None:
+    def ask(self, code: int) -> None:
+        """A wish that came another way than by a signal."""
         self.count += 1
-        self.code = self.code or (130 if number == signal.SIGINT else 143)
+        self.code = self.code or code
+
+    def _note(self, number: int, _: object) -> None:
+        self.ask(130 if number == signal.SIGINT else 143)
 
 
 @dataclass
