@@ -159,6 +159,7 @@ def _command(
         description=text[0].upper() + text[1:] + ".",
         epilog=f"example: {example}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
 
 

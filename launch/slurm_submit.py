@@ -21,9 +21,14 @@ from pipeline.config import load_plan
 
 TEMPLATE = runs.CODE / "deploy" / "slurm" / "job.sbatch"
 REQUEUES = 20
-"""How often a job queues itself again; every time it goes on where it was."""
-OWN_VALUES = ("--config", "--nodes", "--run-dir", "--name", "--sbatch", "--set")
+"""How often a job queues itself again in all; every time it goes on where it was."""
+FAILURES = 3
+"""How often in a row it does so after a failure: `--max-restarts` has been spent each time."""
+PATHS = ("--partition", "--hostfile", "--ssh-config")
+OWN_VALUES = ("--config", "--nodes", "--run-dir", "--name", "--sbatch", "--set", *PATHS)
 """Options of submit that are not handed to `lmgnn run` as they are."""
+CORES = ("--exclusive", "--cpus-per-task", "-c", "--cpus-per-gpu")
+"""Options of sbatch that say how many cores of a node the job gets."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +49,9 @@ def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-P", "-m", "launch", "run", "--config", str(config), "--nodes", str(nodes)]
     for text in runs.absolute_overrides(options.overrides):
         command += ["--set", text]
+    for flag in PATHS:  # the script changes folder
+        if value := getattr(options, flag[2:].replace("-", "_")):
+            command += [flag, str(Path(value).absolute())]
     command += ["--run-dir", str(run), *_handed_on(arguments)]
     script = fill_in(
         TEMPLATE.read_text() if TEMPLATE.exists() else "",
@@ -51,11 +59,13 @@ def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             "name": options.name or plan.name,
             "nodes": str(nodes),
             "run": str(run),
+            "cores": "" if _asks_for_cores(options.sbatch) else "#SBATCH --exclusive\n",
             "options": "".join(f"#SBATCH {_one_line(text)}\n" for text in options.sbatch),
             "code": shlex.quote(str(runs.CODE)),
             "home": shlex.quote(str(runs.home())),
             "command": shlex.join(command),
             "restarts": str(REQUEUES),
+            "failures": str(FAILURES),
         },
     )
     if options.dry_run:
@@ -79,6 +89,11 @@ def fill_in(template: str, values: Mapping[str, str]) -> str:
                 hint="choose another --run-dir or --name",
             )
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def _asks_for_cores(wishes: Sequence[str]) -> bool:
+    """Without a word a task gets a single core where jobs share nodes."""
+    return any(wish.partition("=")[0].partition(" ")[0] in CORES for wish in wishes)
 
 
 def _one_line(option: str) -> str:

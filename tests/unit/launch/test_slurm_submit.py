@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -37,40 +41,102 @@ def test_flags_reach_the_run_and_options_sbatch(capsys: pytest.CaptureFixture[st
     assert command.endswith("--max-restarts 2 &")
 
 
-# What the job does, whether a signal comes meanwhile, restarts before -> is it queued again?
+def test_relative_paths_are_those_of_whoever_submits(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--partition", "part", "--hostfile=hosts", "--ssh-config", "conf", "--run-dir", "run"]
+    command = next(line for line in script_of(capsys, *flags).splitlines() if line.endswith(" &"))
+    words = shlex.split(command)
+    for flag, name in (
+        ("--partition", "part"),
+        ("--hostfile", "hosts"),
+        ("--ssh-config", "conf"),
+        ("--run-dir", "run"),
+    ):
+        assert words[words.index(flag) + 1] == str(tmp_path / name)
+    assert not {"part", "conf", "--hostfile=hosts"} & set(words)
+
+
+def test_a_shortened_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):  # else it would be handed on beside the real one
+        main(["submit", "--dry-run", "--conf", "mine.toml"])
+    assert "--conf" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("code", "told", "restarts", "again"),
+    ("wish", "whole"),
+    [("--time=1", True), ("--cpus-per-task=8", False), ("-c 8", False), ("--cpus-per-gpu=4", False)],
+)
+def test_a_job_gets_whole_nodes_unless_it_says_how_many_cores(
+    capsys: pytest.CaptureFixture[str], wish: str, whole: bool
+) -> None:
+    assert ("#SBATCH --exclusive" in script_of(capsys, f"--sbatch={wish}").splitlines()) == whole
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the job's command ends with, and what Slurm and the past say."""
+
+    code: int
+    again: bool
+    told: bool = False
+    restarts: int = 0
+    failures: int = 0
+    state: str = "RUNNING"
+
+
+@pytest.mark.parametrize(
+    "case",
     [
-        (0, False, 0, False),
-        (3, False, 0, False),
-        (10, False, 0, True),
-        (10, False, 20, False),
-        (143, False, 0, False),
-        (143, True, 0, True),
+        Case(0, again=False),
+        Case(3, again=False),
+        Case(10, again=True),
+        Case(10, again=True, restarts=20, failures=2),
+        Case(10, again=False, failures=3),
+        Case(143, again=False),
+        Case(143, again=True, told=True, restarts=19),
+        Case(143, again=False, told=True, restarts=20),
+        Case(143, again=False, told=True, state="COMPLETING"),  # scancel
     ],
 )
 def test_only_what_may_go_away_is_queued_again(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, code: int, told: bool, restarts: int, again: bool
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, case: Case
 ) -> None:
-    requeued = tmp_path / "requeued"
-    loop = "while :; do sleep 0.1; done" if told else ""
-    job = f"trap 'exit {code}' TERM; touch {tmp_path}/up; {loop}\nexit {code}"
-    for name, text in (("scontrol", f'echo "$@" > {requeued}'), ("job", job)):
+    requeued, run = tmp_path / "requeued", tmp_path / "run"
+    run.mkdir()
+    (run / "slurm-7.failures").write_text("10\n" * case.failures)
+    loop = "while :; do sleep 0.1; done" if case.told else ""
+    job = f"trap 'exit {case.code}' TERM; touch {tmp_path}/up; {loop}\nexit {case.code}"
+    commands = {"scontrol": f'echo "$@" > {requeued}', "squeue": f"echo {case.state}", "job": job}
+    for name, text in commands.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    lines = script_of(capsys).splitlines()
+    lines = script_of(capsys, "--run-dir", str(run)).splitlines()
     script = "\n".join(f"{tmp_path}/job &" if line.endswith(" &") else line for line in lines)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     process = subprocess.Popen(
-        ["bash", "-c", script], env=environment | {"SLURM_RESTART_COUNT": str(restarts)}
+        ["bash", "-c", script],
+        env=environment | {"SLURM_RESTART_COUNT": str(case.restarts)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    if told:
-        while not (tmp_path / "up").exists():
+    try:
+        while case.told and not (tmp_path / "up").exists():
             assert process.poll() is None
-        process.terminate()
-    assert process.wait(timeout=30) == code
-    assert requeued.exists() == again
-    assert not again or requeued.read_text() == "requeue 7\n"
+        if case.told:
+            process.terminate()
+        said, _ = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == case.code
+    assert requeued.exists() == case.again
+    assert not case.again or requeued.read_text() == "requeue 7\n"
+    tried = case.code == 10 or case.told
+    assert ("ended with" in said) == tried
+    assert ("not queued again" in said) == (tried and not case.again)
 
 
 @pytest.mark.parametrize("flags", [["--sbatch", "time=1"], ["--run-dir", "a folder"], ["--name", 'a"b']])
