@@ -81,7 +81,7 @@ def stop(path: Path, *, now: bool) -> bool:
     asked = time.monotonic()
     while runs.is_alive(path):
         if now and time.monotonic() > asked + 10 * POLL_S:  # signals sent at once would count as one
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)  # SIGTERMs close to each other count as one
             now = False
         if time.monotonic() > deadline:
             raise HangError(f"supervisor {pid} of {path} does not end", hint=f"kill -9 {pid}: all of it ends")

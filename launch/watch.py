@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,10 @@ from launch.cluster import ClusterSpec
 from launch.outcome import write_atomically
 from launch.plan import ProcessSpec
 
+TOGETHER_S = 2.0
+"""SIGTERMs that follow each other faster are one wish: Slurm sends it to the process and to its parents,
+and those hand it on. An impatient person has Ctrl-C, which is counted each time."""
+
 
 class Interrupts:
     """Counts the wishes to stop (SIGINT, SIGTERM, SIGHUP); `code` is the first one's exit code."""
@@ -20,6 +25,8 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0
         self.code = 0
+        self._told_by_host = False
+        self._terminated = -TOGETHER_S
 
     current: ClassVar[Interrupts | None] = None
     """The one that is installed: signals belong to the whole process."""
@@ -30,12 +37,24 @@ class Interrupts:
             signal.signal(number, self._note)
 
     def ask(self, code: int) -> None:
-        """A wish that came another way than by a signal."""
-        self.count += 1
+        """A host's wish, as of one that Slurm takes back. The SIGTERM to this process that belongs to
+        it, however late it comes, is no second wish."""
+        self._told_by_host = not self.count
+        self.count = max(self.count, 1)
         self.code = self.code or code
 
     def _note(self, number: int, _: object) -> None:
-        self.ask(130 if number == signal.SIGINT else 143)
+        if number == signal.SIGTERM and self._is_known():
+            return
+        self.count += 1
+        self.code = self.code or (130 if number == signal.SIGINT else 143)
+
+    def _is_known(self) -> bool:
+        now = time.monotonic()
+        known = self._told_by_host or now - self._terminated < TOGETHER_S
+        self._told_by_host = False
+        self._terminated = now
+        return known
 
 
 @dataclass
