@@ -33,7 +33,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # DGL warns of every network interface without an address, which is none of a user's business.
     logging.getLogger("dgl-distributed-socket").setLevel(logging.ERROR)
-    signal.signal(_SAVE_AND_LEAVE, _note_request)
+    _set_signals(os.environ.get("LMGNN_ROLE", ""))
     try:
         if os.environ["LMGNN_ROLE"] == "server":
             _serve()
@@ -47,6 +47,17 @@ def main() -> int:
         traceback.print_exc()
         return 70
     return 0
+
+
+def _set_signals(role: str) -> None:
+    """A trainer saves and leaves when asked; a server stays until all trainers have left.
+
+    SIGTERM comes from whoever takes the host back (Slurm signals every process of a step), and to all at
+    once: a server that ended then would take the trainers' checkpoint with it. Whom nobody can wait for,
+    the agent kills.
+    """
+    signal.signal(_SAVE_AND_LEAVE, _note_request)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if role == "server" else _note_request)
 
 
 def _note_request(_signal: int, _frame: object) -> None:

@@ -77,7 +77,8 @@ def save_and_leave(*_: object) -> None:
 
 
 def train() -> None:
-    signal.signal(signal.SIGUSR2, save_and_leave)
+    for number in (signal.SIGUSR2, signal.SIGTERM):  # the real one treats both alike
+        signal.signal(number, save_and_leave)
     links = [socket.create_connection(address, timeout=10) for address in addresses()]
     master = (ENV["MASTER_ADDR"], int(ENV["MASTER_PORT"]))
     if RANK == 0:
