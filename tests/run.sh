@@ -15,6 +15,8 @@ if [ "${1:-}" = --all ]; then
   command -v ip >/dev/null || missing+=("iproute2")
   command -v unshare >/dev/null || missing+=("util-linux")
   [ -x /usr/sbin/sshd ] || missing+=("openssh-server")
+  [ -x /usr/sbin/slurmctld ] || missing+=("slurm-wlm")
+  [ -x /usr/sbin/munged ] || missing+=("munge")
   if [ "${#missing[@]}" -gt 0 ]; then
     printf 'error: tests/run.sh --all needs what is missing here: %s\n' "$(printf '%s; ' "${missing[@]}")" >&2
     echo "       .ci/run installs the packages (apt-get) when it is root; tests/run.sh alone needs none of it" >&2

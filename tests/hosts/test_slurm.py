@@ -59,7 +59,11 @@ class Queue:
         return next(w for w in shown.split() if w.startswith("JobState=")).removeprefix("JobState=")
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        try:
+            self._process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
 
 
 @pytest.fixture
@@ -87,18 +91,27 @@ def test_a_submitted_job_runs_on_the_nodes_of_its_allocation(queue: Queue) -> No
 
 def test_the_end_of_the_time_saves_a_checkpoint_and_queues_the_job_again(queue: Queue) -> None:
     job, run = queue.submit("--trainers-per-node", "2", FAKE_FOREVER="1")
-    wait_for(lambda: len(list(run.glob("live/a1/trainer-*.json"))) == 4, seconds=90)
+    wait_for(lambda: len(list(run.glob("live/a1/trainer-*.json"))) == 4, seconds=120)
     queue.on_head("scancel", "--batch", "--signal=TERM", job)  # what --signal=B:TERM@120 sends
     wait_for(lambda: len(list(run.glob("saved-*"))) == 4, seconds=60)
-    wait_for(lambda: "queued again" in (run / f"slurm-{job}.log").read_text())
+    wait_for(lambda: "queued again, for the time 1" in (run / f"slurm-{job}.log").read_text(), seconds=60)
     # Slurm keeps a requeued job back for a while: that it may start now is the scheduler's own decision.
     wait_for(lambda: queue.state(job) == "PENDING", seconds=60)
     queue.on_head("scancel", job)
 
 
+def test_a_cancelled_job_stays_cancelled(queue: Queue) -> None:
+    job, run = queue.submit("--trainers-per-node", "2", FAKE_FOREVER="1")
+    wait_for(lambda: len(list(run.glob("live/a1/trainer-*.json"))) == 4, seconds=120)
+    queue.on_head("scancel", job)
+    wait_for(lambda: "ended with 143" in (run / f"slurm-{job}.log").read_text(), seconds=60)
+    wait_for(lambda: queue.state(job) == "CANCELLED", seconds=60)
+    assert "not queued again: Slurm ends the job" in (run / f"slurm-{job}.log").read_text()
+
+
 def test_a_node_that_is_told_to_end_lets_all_trainers_save(queue: Queue) -> None:
     job, run = queue.submit("--trainers-per-node", "2", FAKE_FOREVER="1")
-    wait_for(lambda: len(list(run.glob("live/a1/trainer-*.json"))) == 4, seconds=90)
+    wait_for(lambda: len(list(run.glob("live/a1/trainer-*.json"))) == 4, seconds=120)
     queue.on_head("scancel", "--signal=TERM", job)  # to the steps, as preemption does
     wait_for(lambda: len(list(run.glob("saved-*"))) == 4, seconds=60)
     wait_for(lambda: queue.state(job) not in ("RUNNING", "COMPLETING"), seconds=60)
