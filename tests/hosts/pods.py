@@ -21,6 +21,8 @@ from launch.k8s_manifests import CODE, HOME, KEY_FOLDER
 from launch.namespaces import Switch
 
 ROOT = Path(__file__).resolve().parents[2]
+HIDDEN = ("/mnt", "/opt", "/srv", "/run")
+"""What lies there on this machine cannot be seen in a pod."""
 MOUNTS = f"""
 set -e
 mount -t tmpfs tmpfs /mnt
