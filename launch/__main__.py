@@ -184,8 +184,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="with the folder of a run: go on from its newest good checkpoint, or refuse",
     )
-    add("--max-restarts", type=int, default=0, metavar="R",
-        help="after a failure start again from the newest checkpoint, so often without progress")  # fmt: skip
+    add("--max-restarts", type=int, metavar="R",
+        help="start again from the newest checkpoint after a failure, so often without progress")  # fmt: skip
     add("--hang-timeout", type=_duration, default="15m", metavar="TIME",
         help="a trainer that is silent for so long ends the job (90, 90s, 15m, 2h)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object on stdout at the end, all else on stderr")
@@ -243,7 +243,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         run_dir=options.run_dir,
         name=options.name,
         resume=options.resume,
-        max_restarts=options.max_restarts,
+        max_restarts=options.max_restarts or 0,
         hang_timeout_s=options.hang_timeout,
         json=options.json,
         command=runs.command_line(arguments, name=_own_name()),
@@ -251,6 +251,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.dry_run and options.backend == "k8s":
         return k8s_command.show_manifests(options, wanted.command)
     pod = k8s.this_pod() if options.backend in ("", "k8s") and not options.hostfile else None
+    if pod and options.dry_run:
+        raise UsageError("plan: this is a pod of a job", hint="`lmgnn plan` where the manifests were made")
     if pod and pod.index:
         return k8s_node.serve(pod, code=runs.CODE)
     return run.dry_run(wanted) if options.dry_run else run.run(wanted)

@@ -38,8 +38,9 @@ def show_manifests(options: argparse.Namespace, command: str) -> int:
             f"graph.builder = {plan.graph.builder!r}: pods get the plan file alone",
             hint="build the graph into the volume or a bucket; --set graph.builder= and graph.path",
         )
-    if options.partition or options.hostfile:
-        raise UsageError("--partition and --hostfile are of no use in pods", hint="leave them out")
+    useless = [flag for flag, given in _of_no_use(options) if given]
+    if useless:
+        raise UsageError(f"{', '.join(useless)}: of no use in pods", hint="leave it out")
     if options.run_dir:
         raise UsageError("--run-dir: in pods it is runs/NAME in the volume", hint="give --name")
     wishes = PodWishes(
@@ -60,9 +61,24 @@ def show_manifests(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def _of_no_use(options: argparse.Namespace) -> list[tuple[str, object]]:
+    """Flags of `run` that mean nothing in pods, or the opposite of what a replaced pod 0 must do."""
+    return [
+        ("--partition", options.partition),
+        ("--hostfile", options.hostfile),
+        ("--ssh-config", options.ssh_config),
+        ("--network", options.network),
+        ("--allow-public", options.allow_public),
+        ("--export", options.export),
+        ("--resume never", options.resume == "never"),
+        ("--json", options.json),
+    ]
+
+
 def _run_arguments(options: argparse.Namespace) -> list[str]:
     """The flags that the pods' own `lmgnn run` gets."""
-    arguments = ["--max-restarts", str(options.max_restarts or RESTARTS)]
+    restarts = RESTARTS if options.max_restarts is None else options.max_restarts
+    arguments = ["--max-restarts", str(restarts)]
     for flag, value, usual in (
         ("--trainers-per-node", options.trainers_per_node, None),
         ("--servers-per-node", options.servers_per_node, 1),

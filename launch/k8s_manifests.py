@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from launch.k8s import PORT
-from launch.k8s_node import AGENT_GRACE_S, LAST_WORDS
+from launch.k8s_node import AGENT_GRACE_S, LAST_WORDS, TERMINATED
 from partition.errors import UsageError
 
 HOME = "/srv/lmgnn"
@@ -73,9 +73,9 @@ class PlanSource:
 
 
 def plan_source(config: Path, code: Path) -> PlanSource:
-    """Plans of the checkout are in the image too; others travel in a ConfigMap. UsageError."""
+    """Plans of examples/ are in the image too; others travel in a ConfigMap. UsageError."""
     path = config.resolve()
-    if path.is_relative_to(code):
+    if path.is_relative_to(code / "examples"):
         return PlanSource(f"{CODE}/{path.relative_to(code)}")
     try:
         return PlanSource(f"{PLAN_FOLDER}/{path.name}", path.read_text())
@@ -206,6 +206,8 @@ def _job(
             "completions": nodes,
             "parallelism": nodes,
             "backoffLimit": POD_RETRIES,
+            # Pod 0 has the job's word; another pod that misses it would wait for a pod 0 in vain.
+            "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
                 "metadata": {"labels": dict(labels)},
@@ -219,15 +221,14 @@ def _failure_rules() -> list[Manifest]:
     """A node that Kubernetes takes away says nothing about the job; some exit codes say it all."""
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {
-            "action": "FailJob",
-            "onExitCodes": {
-                "containerName": "lmgnn",
-                "operator": "In",
-                "values": [code for code in LAST_WORDS if code],
-            },
-        },
+        # Of these pods one alone was the target: pod 0 ends as well, when any of them is drained.
+        {"action": "Ignore", "onExitCodes": _exits([TERMINATED])},
+        {"action": "FailJob", "onExitCodes": _exits([code for code in LAST_WORDS if code])},
     ]
+
+
+def _exits(codes: list[int]) -> Manifest:
+    return {"containerName": "lmgnn", "operator": "In", "values": codes}
 
 
 def _pod(

@@ -24,8 +24,11 @@ HEAD_GONE_S = 1800.0
 """Without a pod 0 for so long (its replacement finds no room) the pod gives up, with 10."""
 AGAIN_S = 1.0
 ATTEMPT = -1
-LAST_WORDS = (0, 2, 3, 4, 5, 12, 14, 70)
-"""Ends of a job after which no other pod 0 comes; see podFailurePolicy in k8s_manifests."""
+LAST_WORDS = (0, 2, 3, 4, 12, 14, 70)
+"""Ends of a job after which no other pod 0 comes; see podFailurePolicy in k8s_manifests. 5 is none of them:
+the lock of a pod 0 that is gone is held until the file system notices."""
+TERMINATED = 143
+"""Of a pod that was told to end, and of pod 0 when it heard so from another."""
 LEASE_S = 60
 """An agent that hears nothing for so long takes pod 0 for gone."""
 AGENT_GRACE_S = 90
@@ -58,13 +61,13 @@ class Node:
                 sys.stderr.write(f"error: {self._pod.head} not there for {HEAD_GONE_S:.0f} s\n")
                 return 10
             time.sleep(AGAIN_S)
-        return 143
+        return TERMINATED
 
     def terminate(self, *_: object) -> None:
         """Ask pod 0, through the agent, to save and end; without an agent leave at once."""
         self._told_to_end = True
         if self._agent is None:
-            sys.exit(143)
+            sys.exit(TERMINATED)
         self._agent.terminate()
 
     def _attempt(self) -> int | None:

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from launch.__main__ import main
-from launch.k8s_manifests import PlanSource, PodWishes, render
+from launch.k8s_manifests import PlanSource, PodWishes, plan_source, render
 from launch.outcome import CLASSES
 from partition.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[3]
 K8S = ROOT / "deploy" / "k8s"
-RETRIED = {"worker failed", "hang", "store", "interrupted", "terminated"}
+RETRIED = {"locked", "worker failed", "hang", "store", "interrupted", "terminated"}
 
 
 def check(manifests: list[dict[str, Any]]) -> None:
@@ -55,6 +55,57 @@ def test_exit_codes_fail_the_job_at_once_or_are_tried_again_as_their_class_says(
     rules = some()[-1]["spec"]["podFailurePolicy"]["rules"]
     (final,) = [set(r["onExitCodes"]["values"]) for r in rules if r["action"] == "FailJob"]
     assert {CLASSES[code] for code in final} == set(CLASSES.values()) - RETRIED - {"done"}
+
+
+def test_a_drained_pod_counts_neither_itself_nor_by_the_end_of_pod_0() -> None:
+    rules = some()[-1]["spec"]["podFailurePolicy"]["rules"]
+    assert [r["action"] for r in rules] == ["Ignore", "Ignore", "FailJob"]
+    assert rules[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert [CLASSES[code] for code in rules[1]["onExitCodes"]["values"]] == ["terminated"]
+
+
+def test_the_word_of_pod_0_is_the_jobs() -> None:
+    assert some()[-1]["spec"]["successPolicy"]["rules"] == [{"succeededIndexes": "0"}]
+
+
+@pytest.mark.parametrize(("flags", "restarts"), [([], "3"), (["--max-restarts", "0"], "0")])
+def test_restarts_are_three_unless_somebody_says_otherwise(
+    flags: list[str], restarts: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--backend", "k8s", *flags]) == 0
+    job = list(yaml.safe_load_all(capsys.readouterr().out))[-1]
+    words = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert words[words.index("--max-restarts") + 1] == restarts
+
+
+@pytest.mark.parametrize(
+    "flags", [["--resume", "never"], ["--export", "A"], ["--network", "10.0.0.0/8"], ["--json"]]
+)
+def test_flags_that_mean_nothing_in_pods_are_refused(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--backend", "k8s", *flags]) == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("index", ["0", "1"])
+def test_a_plan_is_refused_inside_of_a_pod(
+    index: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod = {"JOB_COMPLETION_INDEX": index, "LMGNN_HEAD": "a-0.a", "LMGNN_ADDRESS": "127.0.0.1"}
+    for name, value in (pod | {"LMGNN_KEY_FILE": "/none"}).items():
+        monkeypatch.setenv(name, value)
+    assert main(["plan"]) == 2
+    assert "pod of a job" in capsys.readouterr().err
+
+
+def test_only_plans_of_the_examples_are_in_the_image(tmp_path: Path) -> None:
+    for place in ("examples/a.toml", "b.toml"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("name = 'p'\n")
+    code = tmp_path.resolve()
+    assert plan_source(code / "examples/a.toml", code) == PlanSource("/opt/lm-gnn/examples/a.toml")
+    assert plan_source(code / "b.toml", code) == PlanSource("/run/lmgnn/plan/b.toml", "name = 'p'\n")
 
 
 def test_pods_outlive_the_grace_that_their_agents_give() -> None:
