@@ -200,6 +200,14 @@ def test_two_jobs_at_once_do_not_meet(tree: Tree) -> None:
     assert first.wait(timeout=30) == 143
 
 
+def test_stop_now_does_not_wait_for_the_checkpoint(tree: Tree) -> None:
+    job = start_training(tree, FAKE_SLOW_SAVE="1")
+    assert tree.run("stop", "latest", "--now").returncode == 0
+    assert job.wait(timeout=30) == 143
+    assert not list(tree.latest.glob("saved-*"))
+    assert nothing_left(tree)
+
+
 def test_stop_ends_a_run_and_status_says_so(tree: Tree) -> None:
     job = start_training(tree)
     running = json.loads(tree.run("status", "--json").stdout)
