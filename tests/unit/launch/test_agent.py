@@ -178,6 +178,20 @@ def test_an_agent_with_a_lease_ends_all_when_it_hears_nothing(
     wait_for(lambda: is_gone(int((tmp_path / "pids").read_text())), seconds=30)
 
 
+@pytest.mark.parametrize("agent", [("--lease", "5")], indirect=True, ids=["five seconds"])
+def test_an_agent_whose_words_nobody_reads_ends_all_after_its_lease(
+    agent: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    flood = "for _ in range(20000): print('x' * 80)\nsys.stdout.flush()\ntime.sleep(1000)"
+    order(agent, Order("start", spec=spec_of(tmp_path, GRANDCHILD + flood)))
+    pids = tmp_path / "pids"
+    while not pids.exists():
+        order(agent, Order("ping"))
+        time.sleep(0.25)
+    assert agent.wait(timeout=60) == 0
+    wait_for(lambda: is_gone(int(pids.read_text())))
+
+
 def test_variables_given_to_an_agent_reach_its_processes(
     agent: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
