@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import select
 import selectors
 import signal
 import socket
@@ -235,9 +236,15 @@ class Agent:
         self._say(Report("alive", peak_bytes=self._peak_bytes))
 
     def _say(self, report: Report) -> None:
-        data = report.to_line()
+        """ConnectionError when nobody can read it any more, TimeoutError when nobody does for the lease."""
+        data, output = report.to_line(), sys.stdout.fileno()
+        since = time.monotonic()
         while data:
-            data = data[os.write(sys.stdout.fileno(), data) :]
+            if select.select([], [output], [], TICK_S)[1]:  # then so much goes without blocking
+                data = data[os.write(output, data[: select.PIPE_BUF]) :]
+                since = time.monotonic()
+            elif self._leaving or 0 < self._lease_s < time.monotonic() - since:
+                raise TimeoutError
 
 
 def _was_killed(pid: int) -> bool:

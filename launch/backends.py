@@ -7,7 +7,9 @@ the pipes to the agents and their namespaces, never the processes that the agent
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -75,8 +77,9 @@ class AgentLink:
             if self._process.stdin:
                 self._process.stdin.close()
         with contextlib.suppress(OSError):
-            while time.monotonic() < deadline and os.read(self.fileno(), READ_BYTES):
-                pass  # an agent must not block on a full pipe while it leaves
+            # An agent must not block on a full pipe while it leaves.
+            while self._readable(deadline) and os.read(self.fileno(), READ_BYTES):
+                pass
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=max(0.1, deadline - time.monotonic()))
         if self._process.poll() is None:
@@ -84,6 +87,11 @@ class AgentLink:
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
+
+    def _readable(self, deadline: float) -> bool:
+        """Whether there is output, or its end, before the deadline."""
+        left = max(0.0, deadline - time.monotonic())
+        return bool(select.select([self], [], [], left)[0]) and time.monotonic() < deadline
 
 
 class Backend(Protocol):
@@ -198,7 +206,11 @@ BACKENDS: dict[str, BackendKind] = {
 
 
 def choose_backend(name: str, wanted: HostsWanted, environment: Mapping[str, str]) -> Backend:
-    """The backend of that name, or (no name) the first that flags or environment speak for."""
+    """The backend of that name, or (no name) the first that flags or environment speak for. UsageError."""
+    try:
+        ipaddress.ip_network(wanted.network or "10.0.0.0/8")
+    except ValueError as error:
+        raise UsageError(f"--network: {error}", hint="such as 10.0.0.0/8") from None
     if name and name not in BACKENDS:
         raise UsageError(f"--backend {name}: there are {', '.join(BACKENDS)}")
     found = name or next(name for name, kind in BACKENDS.items() if kind.found(wanted, environment))

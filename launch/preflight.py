@@ -11,22 +11,33 @@ import json
 import select
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from launch.console import Console
 from launch.hostchecks import Seen, Wish, compare, judge_address, judge_room, judge_software
+from launch.outcome import Interrupted
+from launch.watch import Interrupts
 from partition.errors import LMGNNError, PreflightError
 
 ANSWER_S = 120.0
 """For every question but the one for checksums, which reads the whole part."""
 CHECKSUM_S = 3600.0
+TICK_S = 0.2
+LEAVE_S = 3.0
+"""A probe whose input has closed leaves within this time; srun killed before would leave it behind."""
 AT_ONCE = 64
+PACKAGES = {"ssh": "openssh-client", "srun": "slurm-client"}
+"""Debian's names for what brings the commands."""
 
 
 class ProbeEnded(Exception):
-    """A probe gave no answer; the text is the last that it wrote to stderr."""
+    """A probe gave no answer; the text is the last that it wrote to stderr, or with a hint what it did."""
+
+    def __init__(self, text: str, *, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 class Probe:
@@ -38,7 +49,7 @@ class Probe:
         self._rest = b""
 
     def ask(self, kind: str, *, limit_s: float = ANSWER_S, **question: Any) -> dict[str, Any]:
-        """The answer; ProbeEnded when there is none in time."""
+        """The answer; ProbeEnded when there is none in time, Interrupted when somebody asked to stop."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -47,19 +58,37 @@ class Probe:
             stdin.write(json.dumps({"ask": kind, **question}).encode() + b"\n")
             stdin.flush()
         while b"\n" not in self._rest:
-            if not select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise ProbeEnded(f"no answer within {limit_s:.0f} s")
+            if not select.select([stdout], [], [], TICK_S)[0]:
+                self._look_at_the_time(deadline, limit_s)
+                continue
             data = stdout.read1(1 << 16)  # type: ignore[attr-defined]
             if not data:
                 raise ProbeEnded(self._last_words())
             self._rest += data
         line, self._rest = self._rest.split(b"\n", 1)
-        answer = json.loads(line)
-        return answer if isinstance(answer, dict) else {}
+        return _answer(line)
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Close its input, at which it leaves."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        self._process.stdin = None
+
+    def close(self, deadline: float) -> None:
+        """Wait until it has left; by force after the deadline (of time.monotonic)."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+            return
         self._process.kill()
         self._process.communicate()
+
+    def _look_at_the_time(self, deadline: float, limit_s: float) -> None:
+        wishes = Interrupts.current
+        if wishes and wishes.count:
+            raise Interrupted(wishes.code)
+        if time.monotonic() > deadline:
+            raise ProbeEnded(f"no answer within {limit_s:.0f} s")
 
     def _last_words(self) -> str:
         """What ssh or the host's Python said, and how it ended."""
@@ -81,13 +110,11 @@ def look(
     """Every host as it was found, faults and all, in the order of `names`.
 
     `command` is what runs launch.probe on a host; `explain` turns a name and the last words of a probe that
-    could not be run into (what happened, way out).
+    could not be run into (what happened, way out). PreflightError when the program that reaches hosts is
+    missing here, Interrupted when somebody asked to stop.
     """
     hosts = [Seen(name) for name in names]
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(AT_ONCE) as pool:
-        probes = [Probe(command(name)) for name in names]
-        for probe in probes:
-            stack.callback(probe.close)
+    with _probes([command(name) for name in names]) as probes, ThreadPoolExecutor(AT_ONCE) as pool:
         both = list(zip(hosts, probes, range(len(names)), strict=True))
 
         def each(step: Callable[[Seen, Probe, int], None]) -> None:
@@ -98,7 +125,8 @@ def look(
                 try:
                     step(seen, probe, index)
                 except ProbeEnded as ended:
-                    what, hint = explain(seen.name, str(ended))
+                    said = str(ended)
+                    what, hint = (said, ended.hint) if ended.hint else explain(seen.name, said)
                     seen.fault("host", what, hint=hint)
 
             list(pool.map(one, both))
@@ -132,6 +160,44 @@ def refusal(hosts: Sequence[Seen]) -> LMGNNError | None:
         return first
     listed = "\n  ".join(str(fault) for fault in (first, *more))
     return type(first)(f"{len(bad)} of {len(hosts)} hosts cannot take part:\n  {listed}")
+
+
+@contextlib.contextmanager
+def _probes(commands: Sequence[Sequence[str]]) -> Iterator[list[Probe]]:
+    """A probe by each command; all of them have ended afterwards."""
+    probes: list[Probe] = []
+    try:
+        for argv in commands:
+            probes.append(_probe(argv))
+        yield probes
+    finally:
+        for probe in probes:
+            probe.hang_up()
+        deadline = time.monotonic() + LEAVE_S
+        for probe in probes:
+            probe.close(deadline)
+
+
+def _probe(argv: Sequence[str]) -> Probe:
+    try:
+        return Probe(argv)
+    except FileNotFoundError:
+        package = PACKAGES.get(argv[0], argv[0])
+        raise PreflightError(
+            f"{argv[0]} is not there", hint=f"it must be on the PATH; in Debian it is in {package}"
+        ) from None
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        answer = json.loads(line)
+        if isinstance(answer, dict):
+            return answer
+    said = line.decode(errors="replace").strip()[:60]
+    raise ProbeEnded(
+        f"it printed {said!r} instead of an answer",
+        hint="do its shell's start files (.bashrc) print something? They must not without a terminal",
+    )
 
 
 def _first_facts(seen: Seen, probe: Probe, wish: Wish) -> None:

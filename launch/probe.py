@@ -1,8 +1,8 @@
 """`python -m launch.probe`: tells what its host is and has; one per host while a preflight runs.
 
 Questions come as one JSON object a line over stdin, each is answered by one line on stdout; ends with
-its stdin. Never judges what it finds (launch.preflight does) and changes nothing but a test file in the
-run folder, which it removes.
+its stdin. Never judges what it finds (launch.preflight does). Changes nothing but a test file in the run
+folder, which it removes, and segments of dead runs in /dev/shm, whose room it would count as taken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from launch import shm
 from launch.agent import PortHolder
 from launch.cluster import local_gpus
 from partition.errors import LMGNNError
@@ -61,6 +62,7 @@ def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
     By which address it was reached is in LMGNN_ADDRESS where no ssh says so.
     """
     reached = os.environ.get("SSH_CONNECTION", "").split()
+    shm.sweep_dead_runs()  # else what a killed run left could refuse every later one
     return {
         "hostname": socket.gethostname(),
         "software": software(asked["code"]),

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import shlex
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -176,6 +177,12 @@ def is_alive(path: Path) -> bool:
     return False
 
 
+def supervisor_of(path: Path) -> tuple[int, str]:
+    """Process id and host of the supervisor that works in the folder, or was the last to."""
+    pid, _, host = (path / ".lock").read_text().partition(" ")
+    return int(pid), host
+
+
 def versions() -> dict[str, str]:
     """What a run was made with: package versions and the commit of the checkout."""
     found = {}
@@ -207,19 +214,19 @@ def command_to_go_on(command: str, path: Path) -> str:
 
 
 def _take_lock(path: Path) -> IO[str]:
-    """Hold the folder's lock; its text is the supervisor's process id (for `lmgnn stop`)."""
+    """Hold the folder's lock; its text is the supervisor's process id and host (for `lmgnn stop`)."""
     file = (path / ".lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        holder = file.read().strip()
+        pid, _, host = file.read().partition(" ")
         file.close()
         raise LockedError(
-            f"{path} is in use by process {holder}", hint=f"wait for it, or `lmgnn stop {path}`"
+            f"{path} is in use by process {pid} on {host}", hint=f"wait for it, or `lmgnn stop {path}`"
         ) from None
     file.truncate(0)
-    file.write(str(os.getpid()))
+    file.write(f"{os.getpid()} {socket.gethostname()}")
     file.flush()
     return file
 

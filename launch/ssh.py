@@ -7,7 +7,6 @@ paths of the head.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shlex
 import sys
@@ -34,26 +33,29 @@ LEASE_S = 60
 """An agent that hears nothing for so long takes the head for gone; a cut network shows in no other way."""
 CARRIED = ("AWS_", "HF_", "NCCL_")
 CARRIED_NAMES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+CODE_HINT = "the same folder must hold it on every host"
 _MEANINGS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "its host key has CHANGED: somebody may be in between, or it was installed anew",
-        "compare the key's fingerprint on the host itself, then `ssh-keygen -R HOST` and `ssh HOST` by hand",
+        "compare the key's fingerprint on the host itself, then `ssh-keygen -R HOST` and `SSH HOST` by hand",
     ),
     (
         "Host key verification failed",
         "its host key is not known",
-        "compare its fingerprint and accept it by hand, once: `ssh HOST`. It is never done for you",
+        "compare its fingerprint and accept it by hand, once: `SSH HOST`. It is never done for you",
     ),
     (
-        "Permission denied",
+        "Permission denied (",  # env and the like say it without the methods in brackets
         "ssh lets nobody in without a password",
-        "put your public key there: `ssh-copy-id HOST`",
+        "put your public key there: `COPY HOST`",
     ),
-    ("No module named", "our code is not there", "the same folder must hold it on every host"),
+    ("No module named launch", "our code is not there", CODE_HINT),
+    ("No module named 'launch", "our code is not there", CODE_HINT),
+    ("No module named", "a package of its .venv is not there", "bring its .venv to what the head has"),
     ("env: ", "its Python is not there", "the same .venv must lie under the same path on every host"),
 )
-"""Words in a complaint -> what happened, way out; the first that fits."""
+"""Words in a complaint -> what happened, way out; the first that fits. SSH is the client with its -F."""
 
 
 def ssh_command(host: str, argv: Sequence[str], *, code: str, config: str = "") -> list[str]:
@@ -82,14 +84,16 @@ def ssh_command(host: str, argv: Sequence[str], *, code: str, config: str = "") 
     ]
 
 
-def explain(host: str, last_words: str) -> tuple[str, str]:
+def explain(host: str, last_words: str, *, config: str = "") -> tuple[str, str]:
     """(what happened, way out) for the last words of ssh or of what it should have run."""
+    options = f" -F {shlex.quote(config)}" if config else ""
     for words, what, hint in _MEANINGS:
         if words in last_words:
+            hint = hint.replace("SSH", f"ssh{options}").replace("COPY", f"ssh-copy-id{options}")
             return what, hint.replace("HOST", host)
     lines = last_words.splitlines()
     said = lines[-1] if lines else "no reason given"
-    return f"not to be had: {said}", f"is it up? `ssh {host} true` must work"
+    return f"not to be had: {said}", f"is it up? `ssh{options} {host} true` must work"
 
 
 def carried(environment: Mapping[str, str], exports: Sequence[str]) -> dict[str, str]:
@@ -117,10 +121,6 @@ class SshBackend:
         self._spare = [h for h in spare if h.slots is None or h.slots >= (self._trainers or 0)]
         if wanted.ssh_config and not Path(wanted.ssh_config).is_file():
             raise UsageError(f"--ssh-config {wanted.ssh_config}: no such file")
-        try:
-            ipaddress.ip_network(wanted.network or "10.0.0.0/8")
-        except ValueError as error:
-            raise UsageError(f"--network: {error}", hint="such as 10.0.0.0/8") from None
         self._environment = carried(os.environ, wanted.exports)
         self._links: list[AgentLink] = []
 
@@ -212,7 +212,10 @@ class SshBackend:
         def command(name: str) -> list[str]:
             return ssh_command(name, argv, code=paths.code, config=wanted.ssh_config)
 
-        return preflight.look(names, wish, command=command, explain=explain)
+        def meaning(name: str, last_words: str) -> tuple[str, str]:
+            return explain(name, last_words, config=wanted.ssh_config)
+
+        return preflight.look(names, wish, command=command, explain=meaning)
 
 
 def _host(seen: Seen) -> Host:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from launch import runs
 from launch.console import Console
 from launch.outcome import class_of
 from launch.supervisor import KILL_GRACE_S, SAVE_GRACE_S
-from partition.errors import HangError
+from partition.errors import HangError, UsageError
 
 POLL_S = 0.1
 
@@ -71,22 +72,32 @@ def show_status(status: dict[str, Any], console: Console) -> None:
 def stop(path: Path, *, now: bool) -> bool:
     """Ask the run's supervisor to end, as Ctrl-C does (`now`: as two); False if none was running.
 
-    Returns when it is gone; HangError when it is not in time.
+    Returns when it is gone; HangError when it is not in time, UsageError when it is not this host's.
     """
     if not runs.is_alive(path):
         return False
-    pid = int((path / ".lock").read_text())
-    os.kill(pid, signal.SIGTERM)
+    pid, host = runs.supervisor_of(path)
+    if host != socket.gethostname():
+        raise UsageError(
+            f"{path} is in the hands of process {pid} on {host}",
+            hint="run `lmgnn stop` there; on Slurm scancel its job",
+        )
+    _send(pid, signal.SIGTERM)
     deadline = time.monotonic() + (KILL_GRACE_S if now else SAVE_GRACE_S) + 30
     asked = time.monotonic()
     while runs.is_alive(path):
         if now and time.monotonic() > asked + 10 * POLL_S:  # signals sent at once would count as one
-            os.kill(pid, signal.SIGINT)  # SIGTERMs close to each other count as one
+            _send(pid, signal.SIGINT)  # SIGTERMs close to each other count as one
             now = False
         if time.monotonic() > deadline:
             raise HangError(f"supervisor {pid} of {path} does not end", hint=f"kill -9 {pid}: all of it ends")
         time.sleep(POLL_S)
     return True
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, number)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -240,7 +240,9 @@ class Supervisor:
         host = self._cluster.hosts[link.host].name
         tail = link.log.read_text(errors="replace")[-2000:] if link.log.exists() else ""
         failed = FirstFailed(host, "agent", link.host, 0, f"host lost: {what}", str(link.log), tail)
-        code = 10 if link.host in self._greeted else 12
+        # On this machine an agent that does not start lacks something; elsewhere its host may come back.
+        missing = self._cluster.backend == "local" and link.host not in self._greeted
+        code = 12 if missing else 10
         self._failed = self._failed or JobFailed(f"host {host} is lost: {what}", code, failed)
 
     def _take(self, link: AgentLink, report: Report) -> None:

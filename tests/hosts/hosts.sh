@@ -22,6 +22,9 @@ ip link set switch up
   for k in $(seq "$count"); do printf '10.78.0.%s host%s\n' "$k" "$k"; done
 } > "$folder/etc_hosts"
 mount --bind "$folder/etc_hosts" /etc/hosts
+# Without PAM sshd lets nobody into a locked account ("!"), as root's is on Ubuntu; "*" only has no password.
+(umask 077 && echo 'root:*:19000::::::' > "$folder/etc_shadow")
+mount --bind "$folder/etc_shadow" /etc/shadow
 
 ssh-keygen -q -t ed25519 -N '' -f "$folder/client_key"
 cat > "$folder/ssh_config" << EOF2

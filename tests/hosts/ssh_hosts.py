@@ -85,7 +85,12 @@ class SshHosts:
         return [name for name in self.run(number, "ls", "/dev/shm").split() if name.startswith("lmgnn-")]
 
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        try:
+            self._process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its hosts end with it
+            self._process.communicate()
+            raise
 
     @staticmethod
     def _enter(pid: int, argv: Sequence[str]) -> list[str]:

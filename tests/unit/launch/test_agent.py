@@ -132,13 +132,13 @@ def test_grandchildren_that_ignore_sigterm_end_too(
     else:
         assert agent.stdin
         agent.stdin.close()
-    wait_for(lambda: is_gone(pid), seconds=5)
+    wait_for(lambda: is_gone(pid), seconds=30)
 
 
 def test_what_a_process_left_running_ends_with_it(agent: subprocess.Popen[bytes], tmp_path: Path) -> None:
     order(agent, Order("start", spec=spec_of(tmp_path, GRANDCHILD)))
     reports(agent, "exit")
-    wait_for(lambda: is_gone(int((tmp_path / "pids").read_text())), seconds=5)
+    wait_for(lambda: is_gone(int((tmp_path / "pids").read_text())), seconds=30)
 
 
 def is_gone(pid: int) -> bool:
@@ -164,18 +164,32 @@ def test_orders_and_reports_survive_the_way_as_lines() -> None:
     assert json.loads(Order("finish").to_line())["kind"] == "finish"
 
 
-@pytest.mark.parametrize("agent", [("--lease", "1")], indirect=True, ids=["a second"])
+@pytest.mark.parametrize("agent", [("--lease", "5")], indirect=True, ids=["five seconds"])
 def test_an_agent_with_a_lease_ends_all_when_it_hears_nothing(
     agent: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     order(agent, Order("start", spec=spec_of(tmp_path, GRANDCHILD + "time.sleep(1000)")))
     reports(agent, "line")
-    for _ in range(8):  # two seconds of pings, answered by a sign of life each second
+    for _ in range(28):  # seven seconds of pings: more than the lease
         order(agent, Order("ping"))
         time.sleep(0.25)
     assert agent.poll() is None
-    assert agent.wait(timeout=10) == 0
-    wait_for(lambda: is_gone(int((tmp_path / "pids").read_text())), seconds=5)
+    assert agent.wait(timeout=30) == 0
+    wait_for(lambda: is_gone(int((tmp_path / "pids").read_text())), seconds=30)
+
+
+@pytest.mark.parametrize("agent", [("--lease", "5")], indirect=True, ids=["five seconds"])
+def test_an_agent_whose_words_nobody_reads_ends_all_after_its_lease(
+    agent: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    flood = "for _ in range(20000): print('x' * 80)\nsys.stdout.flush()\ntime.sleep(1000)"
+    order(agent, Order("start", spec=spec_of(tmp_path, GRANDCHILD + flood)))
+    pids = tmp_path / "pids"
+    while not pids.exists():
+        order(agent, Order("ping"))
+        time.sleep(0.25)
+    assert agent.wait(timeout=60) == 0
+    wait_for(lambda: is_gone(int(pids.read_text())))
 
 
 def test_variables_given_to_an_agent_reach_its_processes(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from launch import preflight
-from launch.backends import LocalBackend, choose_backend
+from launch import backends, preflight
+from launch.backends import AgentLink, LocalBackend, choose_backend
 from launch.cluster import ClusterSpec, Host, HostsWanted
 from launch.console import Console
 from launch.hostchecks import Seen
 from launch.outcome import JobFailed
 from launch.plan import Paths
 from launch.ssh import SshBackend, carried, explain, ssh_command
+from launch.supervisor import Supervisor
+from launch.watch import Interrupts
 from partition.errors import UsageError
 
 
@@ -34,7 +38,7 @@ def test_a_hostfile_means_ssh_and_nothing_means_this_machine(hostfile: str) -> N
 
 
 def test_a_backend_that_contradicts_the_flags_is_refused(hostfile: str) -> None:
-    with pytest.raises(UsageError, match=r"--backend pdsh: there are .*ssh, local"):
+    with pytest.raises(UsageError, match=r"--backend pdsh: there are ssh, k8s, slurm, local"):
         choose_backend("pdsh", HostsWanted(), {})
     with pytest.raises(UsageError, match="--hostfile is for ssh, not for --backend local"):
         choose_backend("local", HostsWanted(hostfile=hostfile), {})
@@ -45,7 +49,9 @@ def test_a_backend_that_contradicts_the_flags_is_refused(hostfile: str) -> None:
 @pytest.mark.parametrize("network", ["10.0.0.1/8", "private"])
 def test_a_network_that_is_none_is_refused(hostfile: str, network: str) -> None:
     with pytest.raises(UsageError, match="--network"):
-        SshBackend(HostsWanted(hostfile=hostfile, network=network))
+        choose_backend("", HostsWanted(hostfile=hostfile, network=network), {})
+    with pytest.raises(UsageError, match="--network"):
+        choose_backend("", HostsWanted(network=network), {"SLURM_JOB_NUM_NODES": "2"})
 
 
 def test_ssh_asks_nobody_and_accepts_no_key() -> None:
@@ -68,6 +74,9 @@ def test_ssh_asks_nobody_and_accepts_no_key() -> None:
         ("No ED25519 host key is known for a\nHost key verification failed.", "its host key is not known"),
         ("me@a: Permission denied (publickey).", "ssh lets nobody in"),
         ("/usr/bin/python: No module named launch", "our code is not there"),
+        ("python: Error while finding module ...: No module named 'launch'", "our code is not there"),
+        ("ModuleNotFoundError: No module named 'psutil'", "a package of its .venv is not there"),
+        ("env: ‘/x/python’: Permission denied", "its Python is not there"),
         ("env: ‘/x/python’: No such file or directory", "its Python is not there"),
         ("noise\nssh: connect to host a port 22: No route to host", "ssh: connect to host a port 22"),
     ],
@@ -75,7 +84,13 @@ def test_ssh_asks_nobody_and_accepts_no_key() -> None:
 def test_a_complaint_becomes_what_happened_and_what_to_do(last_words: str, what: str) -> None:
     happened, hint = explain("a", last_words)
     assert what in happened
-    assert "HOST" not in hint
+    assert not {"HOST", "SSH", "COPY"} & set(re.findall(r"\w+", hint))
+
+
+@pytest.mark.parametrize("last_words", ["Host key verification failed.", "Connection refused"])
+def test_a_way_out_by_ssh_takes_the_jobs_ssh_config(last_words: str) -> None:
+    assert "`ssh -F 'my config' a" in explain("a", last_words, config="my config")[1]
+    assert "`ssh a" in explain("a", last_words)[1]
 
 
 def test_other_hosts_get_credentials_and_exports_only() -> None:
@@ -145,3 +160,34 @@ def test_a_host_that_was_lost_is_the_last_spare(fleet: Fleet) -> None:
     assert fleet.restart("c", "b") == ["d", "b"]
     fleet.down = {"d"}
     assert fleet.restart("d", "b") == ["a", "b"]
+
+
+def link_to(script: str, folder: Path) -> AgentLink:
+    """A link to something else than an agent."""
+    paths = Paths(str(Path(__file__).parents[3]), str(folder), str(folder))
+    return AgentLink(0, [sys.executable, "-c", script], paths=paths, log=folder / "agent.log")
+
+
+@pytest.mark.parametrize(("backend", "code"), [("local", 12), ("ssh", 10), ("slurm", 10), ("k8s", 10)])
+def test_a_host_lost_before_its_first_word_may_come_back_unless_it_is_this_one(
+    tmp_path: Path, backend: str, code: int
+) -> None:
+    link = link_to("pass", tmp_path)
+    cluster = ClusterSpec(backend, (Host("a", "", "", 1),), 1)
+    watcher = Supervisor(
+        [link], cluster, console=Console(io.StringIO()), interrupts=Interrupts(), hang_timeout_s=60
+    )
+    with pytest.raises(JobFailed, match="host a is lost") as caught:
+        watcher.hold_ports(1)
+    link.close()
+    assert caught.value.exit_code == code
+
+
+def test_an_agent_that_neither_speaks_nor_leaves_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "LEAVE_S", 0.5)
+    ended = tmp_path / "ended"
+    link = link_to(f"import time; time.sleep(20); open({str(ended)!r}, 'w')", tmp_path)
+    link.close()
+    assert not ended.exists()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launch import shm
+from launch.cluster import new_run_id
 from launch.hostchecks import Seen, Wish, compare, judge_address, judge_room
+from launch.outcome import Interrupted
 from launch.preflight import look, refusal
-from launch.probe import software
+from launch.probe import facts, software
+from launch.watch import Interrupts
 from partition.errors import PreflightError, StoreError
 
 CODE = str(Path(__file__).parents[3])
@@ -133,11 +139,21 @@ def test_a_probe_of_this_machine_finds_what_is_here(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"id": "0123abcd"}')
     asked = wish(software=software(CODE), run=str(tmp_path), run_id="0123abcd")
     (host,) = look(["here"], asked, command=here, explain=explain)
-    assert not host.faults, words(host)
+    faulty = {column for column, cell in host.cells.items() if cell == "✗"}
+    assert faulty <= {"disk", "/dev/shm", "limits"}, words(host)  # a small machine may lack these
     assert (host.address, host.interface) == ("127.0.0.1", "lo")
     assert host.facts["cores"] == len(os.sched_getaffinity(0))
     assert host.skew_s < 1
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_what_a_dead_run_left_in_shm_is_not_counted_as_taken(tmp_path: Path) -> None:
+    dead = shm.FOLDER / f"{shm.PREFIX}{new_run_id()}"
+    left = [dead.with_name(dead.name + end) for end in ("-a1_node_feat", shm.LOCK_SUFFIX)]
+    for path in left:
+        path.touch()
+    facts({"code": CODE, "run": str(tmp_path), "run_id": "", "servers": 1})
+    assert not [path for path in left if path.exists()]
 
 
 def test_another_run_folder_and_other_versions_are_found(tmp_path: Path) -> None:
@@ -155,3 +171,54 @@ def test_a_host_that_cannot_be_had_does_not_hide_the_others(tmp_path: Path) -> N
     assert words(dead) == "dead: ssh: connect to host dead port 22: No route to host (look at dead)"
     assert dead.replaceable
     assert alive.facts["hostname"]
+
+
+def test_a_shell_that_prints_is_a_fault_of_its_host_with_a_way_out() -> None:
+    def command(name: str) -> list[str]:
+        return ["sh", "-c", 'echo Welcome to host a; exec "$@"', "sh", *here(name)]
+
+    (host,) = look(["a"], wish(), command=command, explain=explain)
+    assert words(host).startswith("a: it printed 'Welcome to host a' instead of an answer")
+    assert ".bashrc" in words(host)
+
+
+def test_a_missing_client_is_a_preflight_error_that_names_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PreflightError, match=r"ssh is not there .*openssh-client"):
+        look(["a"], wish(), command=lambda _: ["ssh", "a"], explain=explain)
+
+
+@pytest.fixture
+def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Interrupts]:
+    """Signals are counted as while a job runs."""
+    monkeypatch.setattr(Interrupts, "current", None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    installed = Interrupts()
+    installed.install()
+    yield installed
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_ends_a_preflight_whose_host_is_silent_and_what_waits_for_it(
+    interrupts: Interrupts, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    silent = ["sh", "-c", f"echo $$ > {pid}; exec sleep 60"]
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Interrupted) as caught:
+        look(["silent"], wish(), command=lambda _: silent, explain=explain)
+    assert caught.value.exit_code == 143
+    assert not Path(f"/proc/{int(pid.read_text())}").exists()
+
+
+def test_a_probe_leaves_by_itself_before_what_carries_its_words(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+
+    def command(name: str) -> list[str]:
+        return ["sh", "-c", f'"$@"; touch {ended}', "sh", *here(name)]
+
+    look(["here"], wish(software=software(CODE), run=str(tmp_path)), command=command, explain=explain)
+    assert ended.exists()

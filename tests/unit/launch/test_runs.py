@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import runs
+from launch import runs, status
 from launch.__main__ import main
 from launch.cluster import local_cluster
 from launch.outcome import FirstFailed, Outcome, exit_code_of, reading_of, shell_code
@@ -133,6 +135,17 @@ def test_a_run_folder_is_made_once_and_held_by_one(tmp_path: Path, plan: TrainPl
     again = runs.reopen(folder.path, plan, hosts=1, trainers_per_host=2)
     assert again.run_id == folder.run_id
     again.lock.close()
+
+
+def test_a_run_of_another_host_is_not_stopped_from_here(tmp_path: Path, plan: TrainPlan) -> None:
+    folder = runs.create(plan, path=tmp_path / "run", name="", command="lmgnn run", versions={})
+    assert runs.supervisor_of(folder.path) == (os.getpid(), socket.gethostname())
+    (folder.path / ".lock").write_text(f"{2**22 + 1} elsewhere")  # no process has such a number
+    with pytest.raises(UsageError, match=f"process {2**22 + 1} on elsewhere .*stop"):
+        status.stop(folder.path, now=False)
+    with pytest.raises(LockedError, match=f"process {2**22 + 1} on elsewhere"):
+        runs.reopen(folder.path, plan, hosts=1, trainers_per_host=2)
+    folder.lock.close()
 
 
 def test_latest_is_the_newest_run(tmp_path: Path, plan: TrainPlan, monkeypatch: pytest.MonkeyPatch) -> None:
