@@ -1,7 +1,7 @@
 """Runs of one stage each on one host with one trainer, under the project's own supervisor, for their curves.
 
 Owns the start of the graph server and of curve_trainer.py in the place of the usual trainer. A run whose
-curve lies in its folder is not repeated; one that was interrupted begins anew.
+curve lies in its folder is not repeated; one that was interrupted, or whose plan has changed, begins anew.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Run:
 
 def run_all(runs: Sequence[Run], partition: Path, folder: Path) -> None:
     """Make those runs that have no curve yet; each one's lies in `folder`/NAME then."""
-    missing = [run for run in runs if not (folder / run.name / CURVE).exists()]
+    missing: list[Run] = []
+    for run in runs:
+        if not _is_done(run, folder) or run.start in {other.name for other in missing}:
+            missing.append(run)
     if not missing:
         return
     for run in missing:
@@ -51,6 +54,11 @@ def run_all(runs: Sequence[Run], partition: Path, folder: Path) -> None:
     (folder / "logs").mkdir(exist_ok=True)
     (folder / RUNS).write_text(json.dumps([{"name": run.name, "start": run.start} for run in missing]))
     _start(missing[0].plan, partition.resolve(), folder.resolve())
+
+
+def _is_done(run: Run, folder: Path) -> bool:
+    path = folder / run.name
+    return (path / CURVE).exists() and (path / "plan.json").read_text() == run.plan.to_json()
 
 
 def _start(plan: TrainPlan, partition: Path, folder: Path) -> None:

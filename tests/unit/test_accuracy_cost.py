@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +13,12 @@ import pytest
 
 from partition.build import BuildOptions, build
 from partition.manifest import PartitionManifest
+from pipeline.config import TrainPlan
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import curve_run
 from accuracy_summary import summary
+from curve_run import Run, run_all
 from small_graph import Cut, cut_out
 
 GRAPH = """\
@@ -102,3 +107,23 @@ def test_figures_are_compared_at_equal_targets_and_at_equal_tokens():
     assert paper["reaches_joint"]["seeds"] == 0
     assert frozen["reaches_joint"]["seeds"] == 1
     assert joint["reaches_joint"]["wall_s"] == 100
+
+
+def test_a_finished_run_is_made_again_only_once_it_or_its_start_has_changed(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        curve_run, "_start", lambda *_: started.append(json.loads((tmp_path / "runs.json").read_text()))
+    )
+    raw = {"name": "p", "graph": {"path": "g"}, "tasks": {"t": {"relations": ["cites"]}}}
+    stages = [{"name": "warm", "kind": "gnn_warm", "task": "t"}]
+    plan = TrainPlan.from_json(json.dumps({**raw, "stages": stages}))
+    warm, joint = Run("warm", plan), Run("joint", replace(plan, name="other"), start="warm")
+    run_all([warm, joint], tmp_path, tmp_path)
+    for run in (warm, joint):
+        (tmp_path / run.name / "curve.json").write_text("[]")
+    run_all([warm, joint], tmp_path, tmp_path)
+    run_all([warm, replace(joint, plan=replace(plan, seed=1))], tmp_path, tmp_path)
+    (tmp_path / "joint" / "curve.json").write_text("[]")
+    run_all([replace(warm, plan=replace(plan, seed=1)), joint], tmp_path, tmp_path)
+    names = [[run["name"] for run in runs] for runs in started]
+    assert names == [["warm", "joint"], ["joint"], ["warm", "joint"]]
