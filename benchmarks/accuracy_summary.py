@@ -20,7 +20,8 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       `wall_s`, `cpu_s`: what that cost.
     * `minus_joint`: `last` less that of `joint`, over the seeds that both have.
     * `equal_tokens`: the figure at `tokens`, the most that all runs of the question with LM tokens reach.
-    * `reaches_joint`: how many seeds reach `joint`'s best figure, and means of what they spent until then.
+    * `reaches_joint`: how many seeds reach the best figure that `joint` has after its start, and means of
+      what they spent until then.
     """
     rows = []
     for question in dict.fromkeys(run["question"] for run in runs):
@@ -47,7 +48,7 @@ def _row(curves: Mapping[int, Curve], reference: Mapping[int, Curve], tokens: fl
     }
     if all(end["lm_tokens"] for end in ends):
         found["equal_tokens"] = _mean(at(curve, "lm_tokens", tokens) for curve in curves.values())
-    reached = [p for s in both if (p := reaching(curves[s], max(q["value"] for q in reference[s])))]
+    reached = [p for s in both if (p := reaching(curves[s][1:], max(q["value"] for q in reference[s][1:])))]
     costs = {name: _mean(p[name] for p in reached) for name in ("lm_tokens", "wall_s", "cpu_s")}
     return {**found, "reaches_joint": {"seeds": len(reached), "of": len(both), **costs}}
 
