@@ -31,7 +31,7 @@ from typing import Any
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-import torch
+from uniform import dealt_out
 
 from partition.build import GRAPH_FILE, BuildOptions, Say, build
 from partition.manifest import PartitionManifest
@@ -41,7 +41,6 @@ from pipeline.config import DEFAULT_LM, TrainPlan
 from pipeline.cost.batches import means_of
 from pipeline.cost.replay import BatchCost
 from pipeline.cost.trial import Trials
-from pipeline.hashing import key_of, permutation
 from pipeline.lm_work import LMWork
 from pipeline.model import LMGNN
 from pipeline.stages import StageRule
@@ -111,10 +110,7 @@ class UniformTargets:
     rule: StageRule
 
     def targets(self, part: int) -> Links:
-        found = [self.rule.targets(number) for number in range(HOSTS)]
-        columns = (torch.cat([getattr(links, name) for links in found]) for name in Links.__annotations__)
-        everything = Links(*columns)
-        return everything.select(permutation(key_of("uniform"), len(everything))[part::HOSTS])
+        return dealt_out(self.rule.targets, part, HOSTS)
 
     def batch(self, targets: Links, part: int, key: int) -> Batch:
         return self.rule.batch(targets, part, key)

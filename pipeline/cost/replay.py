@@ -123,13 +123,13 @@ class Replay:
     def has_cache(self) -> bool:
         return self.cache is not None
 
-    def steps(self, numbers: Iterable[int]) -> Iterator[list[BatchCost]]:
+    def steps(self, numbers: Iterable[int], parts: Sequence[int] | None = None) -> Iterator[list[BatchCost]]:
         """All parts' batches of each step, `accumulate` of each part; steps must be consecutive for the
-        cache to be right."""
-        turns = self.schedule.accumulate
+        cache to be right. Of some `parts` alone, the cache holds what these compute and no more."""
+        turns, chosen = self.schedule.accumulate, self._parts if parts is None else parts
         for step in numbers:
             batches = range(step * turns, (step + 1) * turns)
-            made = [self.one(number, part) for number in batches for part in self._parts]
+            made = [self.one(number, part) for number in batches for part in chosen]
             if self.cache is not None:
                 self._store(made)
             yield made

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import DEADLINE_S, kill_in, start
 from safetensors.torch import load_file
-from toy import REPO, write_lm
+from toy import write_lm
 
 STAGES = ("mlm", "graph_lm", "warm", "joint")
 PLAN = """
@@ -60,46 +56,6 @@ batch_size = 10
 lm_rate = 1e-3
 evals = 3
 """
-DEADLINE_S = 400.0
-
-
-def start(plan: Path, run: Path, *flags: str) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-P", "-m", "launch", "run", "--config", str(plan), "--run-dir", str(run), *flags]
-    log = open(run.parent / f"{run.name}.log", "wb")  # noqa: SIM115 (the child's)
-    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
-
-
-def last_step(run: Path) -> tuple[str, int]:
-    """(stage, step) of the newest whole line that rank 0 has written."""
-    try:
-        lines = (run / "events.jsonl").read_bytes().splitlines()[-2:]
-    except FileNotFoundError:
-        return "", 0
-    for line in reversed(lines):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        return event["stage"], event["step"]
-    return "", 0
-
-
-def victim(run: Path, name: str) -> int:
-    """The pid of a running process of the job."""
-    state = json.loads((run / "state.json").read_text())
-    return next(p["pid"] for p in state["processes"] if p["name"] == name)
-
-
-def kill_in(run: Path, process: subprocess.Popen[bytes], stage: str, name: str, *, after: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        where, step = last_step(run)
-        if where == stage and step >= after:
-            os.kill(victim(run, name), signal.SIGKILL)
-            return
-        assert process.poll() is None, f"the job ended before {stage}"
-        time.sleep(0.002)  # polls a file that another process writes
-    raise AssertionError(f"{stage} was not reached in {DEADLINE_S} s, the job is in {last_step(run)}")
 
 
 def result(run: Path) -> dict[str, Any]:

@@ -39,8 +39,23 @@ def alive(ids: Tensor, seen: Mapping[int, int], step: int, max_age: int) -> set[
     return set(ids[step - written <= lifetimes(ids, written, max_age)].tolist())
 
 
+def damaged(ids: Tensor) -> Tensor:
+    """Those of the nodes whose records lose a bit, about a third."""
+    return ids[hash_ids(key_of("damaged"), ids) % 3 == 0]
+
+
+def one_bit_off(records: Tensor) -> Tensor:
+    """Each record with one bit turned, any of all its words."""
+    rows = torch.arange(len(records))
+    draws = hash_ids(key_of("bit"), rows)
+    changed = records.clone()
+    changed[rows, draws % records.shape[1]] ^= torch.ones(len(rows), dtype=torch.int64) << (draws >> 8) % 64
+    return changed
+
+
 def main() -> None:
     env = os.environ
+    damaged_at = int(env.get("DAMAGED_AT", "-1"))
     run, rank = Path(env["LMGNN_RUN"]), int(env["RANK"])
     with contextlib.redirect_stdout(None):
         start_client(Path(env["LMGNN_PARTITION"]), int(env["LMGNN_HOST"]), env["LMGNN_GRAPH_NAME"])
@@ -99,6 +114,12 @@ def main() -> None:
             cache.read_stamps()  # as a resumed stage does
         fresh = set(cache.fresh("paper").tolist())
         out["fresh"] += len(fresh ^ alive(everyone, seen, step + 1, plan.cache.max_age))
+        if step == damaged_at:
+            own = damaged(torch.arange(*graph.manifest.part_range("paper", rank)))
+            table.records.put(own, one_bit_off(table.records.read(own)))
+            torch.distributed.barrier()
+            for node in damaged(torch.arange(graph.ids.count["paper"])).tolist():
+                seen.pop(node, None)
     (run / f"cache-{rank}.json").write_text(json.dumps(out))
     torch.distributed.barrier()
     graph.close()

@@ -39,10 +39,10 @@ def planned(case: tuple[Path, Path, Path], **changes: object) -> TrainPlan:
     return plan_of(case[0], case[1], **{"stages": [WARM, JOINT], "cache": CACHE, **changes})
 
 
-def drawn(plan: TrainPlan, folder: Path, steps: int) -> list[list[BatchCost]]:
+def drawn(plan: TrainPlan, folder: Path, steps: int, parts: list[int] | None = None) -> list[list[BatchCost]]:
     manifest = PartitionManifest.load(folder)
     replay = Trials(plan, manifest, folder, LMGNN(plan, manifest)).replay(plan.stages[1])
-    return list(replay.steps(range(steps)))
+    return list(replay.steps(range(steps), parts))
 
 
 def lists(graph: OfflineGraph, ids: torch.Tensor) -> list[tuple[int, ...]]:
@@ -64,16 +64,16 @@ def padded(texts: set[tuple[int, ...]], budget: int) -> int:
     return found + rows * longest
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_texts_tokens_and_hits_are_those_counted_by_hand(case, accumulate):
-    """With a cache that starts full and forgets after three steps; texts with gradients, and those equal to
-    one, are not stored, since the language model has dropout."""
+@pytest.mark.parametrize(("accumulate", "parts"), [(1, None), (2, None), (1, [1])])
+def test_texts_tokens_and_hits_are_those_counted_by_hand(case, accumulate, parts):
+    """With a cache that starts full and forgets after three steps, of all parts or of one alone; texts with
+    gradients, and those equal to one, are not stored, since the language model has dropout."""
     folder, steps = case[2], 8
     plan = planned(case, engine={"accumulate": accumulate})
     graph = OfflineGraph(folder, PartitionManifest.load(folder))
     computed_at = dict.fromkeys(range(graph.ids.count["paper"]), 0)
-    for step, costs in enumerate(drawn(plan, folder, steps)):
-        assert len(costs) == 2 * accumulate
+    for step, costs in enumerate(drawn(plan, folder, steps, parts)):
+        assert len(costs) == accumulate * len(parts or range(2))
         computed = set()
         for cost in costs:
             ids, rows = cost.batch.nodes["paper"], cost.batch.train_rows["paper"]

@@ -1,0 +1,66 @@
+"""Jobs that lose a process in the middle of a stage: kill -9, as soon as the job's record says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from toy import REPO
+
+DEADLINE_S = 400.0
+
+
+def start(plan: Path, run: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """`lmgnn run` into a run folder, its output in a file beside it."""
+    argv = [sys.executable, "-P", "-m", "launch", "run", "--config", str(plan), "--run-dir", str(run), *flags]
+    log = open(run.parent / f"{run.name}.log", "wb")  # noqa: SIM115 (the child's)
+    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
+
+
+def last_step(run: Path) -> tuple[str, int]:
+    """(stage, step) of the newest whole line that rank 0 has written."""
+    try:
+        lines = (run / "events.jsonl").read_bytes().splitlines()[-2:]
+    except FileNotFoundError:
+        return "", 0
+    for line in reversed(lines):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        return event["stage"], event["step"]
+    return "", 0
+
+
+def victim(run: Path, name: str) -> int:
+    """The pid of a running process of the job, such as server-1; on this machine's own count, whatever
+    namespace the process is in."""
+    role, _, rank = name.partition("-")
+    wanted = {f"LMGNN_RUN={run}", f"LMGNN_ROLE={role}"}
+    number = f"RANK={rank}" if role == "trainer" else f"LMGNN_HOST={rank}"
+    for entry in Path("/proc").iterdir():
+        try:
+            environment = set((entry / "environ").read_text(errors="replace").split("\0"))
+        except OSError:
+            continue  # no process, or one that has just ended
+        if wanted | {number} <= environment:
+            return int(entry.name)
+    raise AssertionError(f"no {name} is running")
+
+
+def kill_in(run: Path, process: subprocess.Popen[bytes], stage: str, name: str, *, after: int) -> None:
+    """Wait until a stage has made `after` steps, then kill a process of the job."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        where, step = last_step(run)
+        if where == stage and step >= after:
+            os.kill(victim(run, name), signal.SIGKILL)
+            return
+        assert process.poll() is None, f"the job ended before {stage}"
+        time.sleep(0.002)  # polls a file that another process writes
+    raise AssertionError(f"{stage} was not reached in {DEADLINE_S} s, the job is in {last_step(run)}")
