@@ -25,6 +25,11 @@ mount --bind "$folder/etc_hosts" /etc/hosts
 # Without PAM sshd lets nobody into a locked account ("!"), as root's is on Ubuntu; "*" only has no password.
 (umask 077 && echo 'root:*:19000::::::' > "$folder/etc_shadow")
 mount --bind "$folder/etc_shadow" /etc/shadow
+# What the account's shell does at its start is not tested here and can take a minute: pyenv waits for the lock of
+# a shell that was killed.
+for file in ~root/.bashrc /etc/bash.bashrc; do
+  [ ! -e "$file" ] || mount --bind /dev/null "$file"
+done
 
 ssh-keygen -q -t ed25519 -N '' -f "$folder/client_key"
 cat > "$folder/ssh_config" << EOF2
