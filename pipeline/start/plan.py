@@ -184,6 +184,9 @@ def _task_block(task: _Task, sizes: Sizes) -> str:
     if task.classes and max(task.classes) > _UNEVEN * max(min(task.classes), 1):
         told = f"from {min(task.classes):,} to {max(task.classes):,} training targets a class"
         lines.append(f'# class_weights = "balanced"  # {told}: raises macro_f1, costs accuracy')
+    if task.classes:
+        told = "classes of other training targets are inputs; false where the split is by groups"
+        lines.append(f"known_labels = true  # {told}")
     if task.sure:
         return "\n".join(lines)
     about = "# Its links can be asked for as well: uncomment this and the stage at the end."
