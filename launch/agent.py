@@ -249,7 +249,10 @@ class Agent:
 
 def _was_killed(pid: int) -> bool:
     """Whether an ended, not yet reaped process died by a signal."""
-    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    try:
+        info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:  # its end was collected already
+        return False
     return info is not None and info.si_code != os.CLD_EXITED
 
 
