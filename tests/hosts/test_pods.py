@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from hosts.pods import HIDDEN, ROOT, Pods, pods_of
 from launch_tree import Tree, make_tree, wait_for
+
+from tests.hosts.pods import HIDDEN, ROOT, Pods, pods_of
 
 
 def _what_lacks() -> str:
