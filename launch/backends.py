@@ -94,6 +94,14 @@ class AgentLink:
         return bool(select.select([self], [], [], left)[0]) and time.monotonic() < deadline
 
 
+def close_all(links: Sequence[AgentLink]) -> None:
+    """Tell all agents to finish before waiting for the first."""
+    for link in links:
+        link.send(Order("finish"))
+    for link in links:
+        link.close()
+
+
 class Backend(Protocol):
     """Finds the hosts of a job, starts agents on them and ends them; one object for all attempts."""
 

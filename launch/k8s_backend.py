@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.backends import LEAVE_S, READ_BYTES, AgentLink, agent_argv
+from launch.backends import LEAVE_S, READ_BYTES, AgentLink, agent_argv, close_all
 from launch.cluster import ClusterSpec, Host, HostsWanted
 from launch.console import Console
 from launch.k8s import PORT, Pod, pod_cluster, this_pod
@@ -208,10 +208,7 @@ class K8sBackend:
         return self._links
 
     def close(self) -> None:
-        for link in self._links:
-            link.send(Order("finish"))
-        for link in self._links:
-            link.close()
+        close_all(self._links)
         self._links = []
 
     def finish(self, code: int) -> None:

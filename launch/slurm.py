@@ -16,14 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch import preflight
-from launch.backends import AgentLink, agent_argv
+from launch.backends import AgentLink, agent_argv, close_all
 from launch.cluster import ClusterSpec, Host, HostsWanted
 from launch.console import Console
 from launch.hostchecks import Seen, Wish
 from launch.outcome import JobFailed
 from launch.plan import Paths
 from launch.probe import software
-from launch.protocol import Order
 from partition.errors import PreflightError, UsageError
 
 GRACE_S = 90
@@ -131,10 +130,7 @@ class SlurmBackend:
         return self._links
 
     def close(self) -> None:
-        for link in self._links:
-            link.send(Order("finish"))
-        for link in self._links:
-            link.close()
+        close_all(self._links)
         self._links = []
 
     def finish(self, code: int) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch import preflight
-from launch.backends import AgentLink, agent_argv
+from launch.backends import AgentLink, agent_argv, close_all
 from launch.cluster import ClusterSpec, Host, HostsWanted
 from launch.console import Console
 from launch.hostchecks import Seen, Wish
@@ -161,10 +161,7 @@ class SshBackend:
         return self._links
 
     def close(self) -> None:
-        for link in self._links:
-            link.send(Order("finish"))
-        for link in self._links:
-            link.close()
+        close_all(self._links)
         self._links = []
 
     def finish(self, code: int) -> None:
