@@ -155,7 +155,7 @@ def _split_line(table: FoundTable, columns: Sequence[Column], *, edges: bool) ->
         if not words - _NO_SPLIT <= _SPLIT_WORDS:
             why = f"its words are {told}; a split has {', '.join(SPLITS)} or nothing: rename them"
             return [Line("split", column.name, why, sure=False)]
-        line = Line("split", column.name, f"only the words {told}")
+        line = Line("split", column.name, f"only the words {told} in the rows looked at")
         return [_checked(line, table, lambda rows, n=column.name: read_splits(rows, n, message=edges))]  # type: ignore[misc]
     return []
 

@@ -20,6 +20,9 @@ from pipeline.start.sizes import BATCH, TRAINERS, Sizes, TaskSize, most_negative
 _WARM_BATCH = 256
 _WARM_STEPS = 600
 """0.2 to 0.5 s each on a CPU."""
+_LINKS_APART = 3
+"""Relations between the same two types whose links are tasks of their own; more, as in a knowledge graph,
+are one task, since each takes a stage or two."""
 _UNEVEN = 10
 """Training targets of the largest class over those of the smallest, from which on balancing is mentioned."""
 
@@ -40,8 +43,8 @@ class Starter:
 class _Task:
     name: str
     kind: str
-    of: str
-    """Node type or relation."""
+    of: tuple[str, ...]
+    """Node type, or relations."""
     training: int
     """Training targets."""
     classes: tuple[int, ...]
@@ -69,8 +72,8 @@ def starter_plan(tables: GraphTables, *, name: str, path: str) -> Starter:
         *_task_stages(sizes, tasks, shared=shared),
         *(_commented(_warm_stage(task, f"_{task.name}", shared)) for task in ideas),
     ]
-    told = [f"{t.name}: {t.kind} of {t.of}, {t.training:,} training targets" for t in tasks]
-    told += [f"{t.name}: {t.kind} of {t.of}, written as a comment" for t in ideas]
+    told = [f"{t.name}: {t.kind} of {_told(t.of)}, {t.training:,} training targets" for t in tasks]
+    told += [f"{t.name}: {t.kind} of {_told(t.of)}, written as a comment" for t in ideas]
     return Starter("\n\n".join(blocks) + "\n", tuple(told), tuple(missing))
 
 
@@ -88,20 +91,55 @@ def _tasks(tables: GraphTables) -> tuple[list[_Task], list[str]]:
             missing.append(f"{name}: labels without a split column")
         elif node.splits is not None:
             missing.append(f"{name}: a split column without labels")
+    links: dict[tuple[str, str], list[EdgeTable]] = {}
     for name, edge in tables.edges.items():
         ends = (edge.schema.source, edge.schema.destination)
         if edge.splits is not None and edge.labels is not None:
             _add_task(tasks, missing, "edge_classification", edge, ends)
             _add_task(tasks, missing, "link_prediction", edge, ends, sure=not _asks(tasks, name))
         elif edge.splits is not None:
-            _add_task(tasks, missing, "link_prediction", edge, ends)
+            links.setdefault(ends, []).append(edge)
         elif edge.labels is not None:
             missing.append(f"{name}: labels without a split column")
+    for ends, edges in links.items():
+        if len(edges) > _LINKS_APART:
+            _add_links(tasks, missing, edges, ends)
+        else:
+            for edge in edges:
+                _add_task(tasks, missing, "link_prediction", edge, ends)
     return tasks, list(dict.fromkeys(missing))
 
 
 def _asks(tasks: Sequence[_Task], of: str) -> bool:
-    return any(task.of == of and task.kind == "edge_classification" for task in tasks)
+    return any(task.of == (of,) and task.kind == "edge_classification" for task in tasks)
+
+
+def _told(of: tuple[str, ...]) -> str:
+    return of[0] if len(of) == 1 else f"{len(of)} relations"
+
+
+def _add_links(
+    tasks: list[_Task], missing: list[str], edges: Sequence[EdgeTable], ends: tuple[str, str]
+) -> None:
+    """One task for the links of many relations between the same types."""
+    splits = np.concatenate([edge.splits for edge in edges if edge.splits is not None])
+    wanted = "links" if ends[0] == ends[1] else f"{ends[0]}_{ends[1]}_links"
+    if empty := _empty_splits(splits):
+        told = f"{ends[0]} -> {ends[1]}: the split columns of {len(edges)} relations have"
+        missing.append(f"{told} no {' and no '.join(empty)} targets")
+        return
+    names = tuple(edge.schema.name for edge in edges)
+    size, training = TaskSize(ends, links=True), int((splits == 0).sum())
+    tasks.append(_Task(_free_name(wanted, tasks), "link_prediction", names, training, (), size))
+
+
+def _empty_splits(splits: np.ndarray) -> list[str]:
+    return [split for code, split in enumerate(SPLITS) if not (splits == code).any()]
+
+
+def _free_name(wanted: str, tasks: Sequence[_Task]) -> str:
+    taken = [task.name for task in tasks]
+    return next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
 def _add_task(
@@ -121,18 +159,15 @@ def _add_task(
         splits = np.where(table.labels >= 0, splits, -1)
         counts = np.bincount(table.labels[splits == 0], minlength=len(table.classes))
         classes = tuple(counts.tolist())
-    empty = [split for code, split in enumerate(SPLITS) if not (splits == code).any()]
-    if empty:
+    if empty := _empty_splits(splits):
         missing.append(f"{name}: its split column has no {' and no '.join(empty)} targets")
         return
     if len(classes) == 1:
         missing.append(f"{name}: its label has one class only")
         return
-    wanted = f"{name}_{label}" if label else name
-    taken = [task.name for task in tasks]
-    free = next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+    free = _free_name(f"{name}_{label}" if label else name, tasks)
     size = TaskSize(ends, links=kind == "link_prediction")
-    tasks.append(_Task(free, kind, name, int((splits == 0).sum()), classes, size, sure))
+    tasks.append(_Task(free, kind, (name,), int((splits == 0).sum()), classes, size, sure))
 
 
 def _texts_between(tables: GraphTables) -> int:
@@ -175,12 +210,14 @@ def _commented(block: str) -> str:
 def _task_block(task: _Task, sizes: Sizes) -> str:
     lines = [f"[tasks.{task.name}]", f'kind = "{task.kind}"']
     if task.kind == "node_classification":
-        lines += [f'node_type = "{task.of}"', 'metric = "accuracy"  # or macro_f1: each class counts alike']
+        lines += [f'node_type = "{task.of[0]}"', 'metric = "accuracy"  # or macro_f1: each class counts alike']
     elif task.kind == "edge_classification":
-        lines += [f'relations = ["{task.of}"]', 'metric = "macro_f1"  # or accuracy']
+        lines += [f"relations = {json.dumps(task.of)}", 'metric = "macro_f1"  # or accuracy']
     else:
         negatives = min(TaskPlan.eval_negatives, most_negatives(sizes.count[task.size.ends[1]]))
-        lines += [f'relations = ["{task.of}"]', f"eval_negatives = {negatives}"]
+        lines += [f"relations = {json.dumps(task.of)}", f"eval_negatives = {negatives}"]
+        if len(task.of) > 1:
+            lines.append('scorer = "distmult"  # a vector for each relation; "dot" takes them all for one')
     if task.classes and max(task.classes) > _UNEVEN * max(min(task.classes), 1):
         told = f"from {min(task.classes):,} to {max(task.classes):,} training targets a class"
         lines.append(f'# class_weights = "balanced"  # {told}: raises macro_f1, costs accuracy')

@@ -66,6 +66,23 @@ def test_every_label_and_split_becomes_a_task_with_its_stages(tmp_path: Path) ->
     assert check.main([str(folder / "plan.toml")]) == 0
 
 
+def test_many_relations_between_the_same_types_are_one_link_task(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "papers")
+    words = ["train", "train", "train", "valid", "test"]
+    names = ["extends", "refutes", "reviews"]
+    for step, name in enumerate(names, start=2):
+        ends = {"src_id": list(range(90)), "dst_id": [(i * step + 5) % 90 for i in range(90)]}
+        # The last has training rows alone: the task needs each split once, not in every relation.
+        split = ["train"] * 90 if name == "reviews" else [words[i % 5] for i in range(90)]
+        pq.write_table(pa.table({**ends, "split": split}), folder / f"{name}.parquet")
+    assert init.main([str(folder)]) == 0
+    plan = load_plan(folder / "plan.toml")
+    assert set(plan.tasks) == {"paper_label", "writes_label", "links"}
+    assert sorted(plan.tasks["links"].relations) == ["cites", *names]
+    assert plan.tasks["links"].scorer == "distmult"
+    assert check.main([str(folder / "plan.toml")]) == 0
+
+
 def test_links_of_a_relation_with_labels_are_a_comment_that_makes_a_plan(tmp_path: Path) -> None:
     folder = write_tables(tmp_path / "papers")
     init.main([str(folder)])
