@@ -67,19 +67,20 @@ class Setting:
     """Of all seeds so many; None: each."""
 
 
+TRAINED = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=1e-4")
 SAMPLER = ("model.sampler=labor",)
 BOUND = ("cache.mode=bounded", "cache.max_age=16")
-LABOR = (*SAMPLER, *BOUND)
+LABOR = (*TRAINED, *SAMPLER, *BOUND)
 HALF = ("tasks.TASK.negative_mix={ anywhere = 0.5, part = 0.5 }", "tasks.TASK.log_q=true")
 NEAR = ("tasks.TASK.negative_mix={ clusters = 1.0 }",)
 SETTINGS = (
-    Setting("joint", ("cache.mode=exact",)),
-    Setting("paper", ("cache.mode=unbounded",)),
+    Setting("joint", (*TRAINED, "cache.mode=exact")),
+    Setting("paper", (*TRAINED, "cache.mode=unbounded")),
     Setting("recommended", LABOR, HALF),
     Setting("frozen", ("stages.joint.kind=gnn_warm",)),
     Setting("tight", (*LABOR, "stages.joint.clusters=2"), NEAR, seeds=1),
-    Setting("bounded", BOUND, seeds=1),
-    Setting("labor", (*SAMPLER, "cache.mode=unbounded"), seeds=1),
+    Setting("bounded", (*TRAINED, *BOUND), seeds=1),
+    Setting("labor", (*TRAINED, *SAMPLER, "cache.mode=unbounded"), seeds=1),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
 )
 """`frozen` trains the graph encoder alone, so what it reaches is not the language model's doing; `tight`
