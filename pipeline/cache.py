@@ -155,10 +155,9 @@ class EmbeddingCache:
             ids = torch.cat([torch.zeros(0, dtype=torch.int64), *(i for i, _ in mine)])
             rows = torch.cat([torch.zeros(0, table.width), *(r for _, r in mine)])
             arrived = self._exchange(node_type, ids, pack(rows, ids, self.stamp))
-            ids, records = first_of_each(*arrived)
-            table.records.put(ids, records)
+            stored = table.put(*first_of_each(*arrived))
             if self._fresh is not None:
-                self._fresh.wrote(node_type, of_all(ids[:, None])[:, 0], self.state.steps)
+                self._fresh.wrote(node_type, of_all(stored[:, None])[:, 0], self.state.steps)
         self._computed.clear()
         cosine = self._follow()
         self.state.steps += 1

@@ -36,10 +36,13 @@ from pipeline.requests import (
     AmongRequest,
     Host,
     SampleRequest,
+    SlotPolicy,
+    SlotRequest,
     TokenRequest,
     join,
     this_host,
 )
+from pipeline.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -237,17 +240,17 @@ class Graph:
     def _node_data(self, node_type: str) -> Any:
         return self._graph.nodes[node_type].data
 
-    def table(self, name: str, node_type: str, width: int, dtype: torch.dtype) -> Table:
-        """A table of zeros, made on first use; every trainer must ask in the same order."""
+    def table(
+        self, name: str, node_type: str, width: int, dtype: torch.dtype, *, slots: Slots | None = None
+    ) -> Table:
+        """A table of zeros, made on first use; every trainer must ask in the same order. With `slots` that
+        are fewer than the nodes it has a row for each of them, and is read and written by slot."""
         key = f"{name}-{node_type}"
         if key not in self._tables:
-            tensor = DistTensor(
-                (self.ids.count[node_type], width),
-                dtype,
-                key,
-                part_policy=self._policy(node_type),
-                persistent=True,
-            )
+            few = slots is not None and not slots.complete
+            policy = self._slot_policy(node_type, slots) if few and slots else self._policy(node_type)
+            shape = (self.ids.count[node_type], width)
+            tensor = DistTensor(shape, dtype, key, part_policy=policy, persistent=True)
             self._tables[key] = Table(tensor, self.first_local(node_type))
         return self._tables[key]
 
@@ -264,6 +267,17 @@ class Graph:
 
     def _policy(self, node_type: str) -> NodePartitionPolicy:
         return NodePartitionPolicy(self._graph.get_partition_book(), node_type)
+
+    def _slot_policy(self, node_type: str, slots: Slots) -> SlotPolicy:
+        """A policy that this host's servers know as well."""
+        policy = SlotPolicy(self._graph.get_partition_book(), node_type, slots.of_host(self.host))
+        request = SlotRequest(node_type, slots.of_host(self.host))
+        group = rpc.get_num_server() // self.manifest.hosts
+        for number in range(group):
+            rpc.send_request(self.host * group + number, request)
+        for _ in range(group):
+            rpc.recv_response()
+        return policy
 
     def _ask(self, owner: Tensor, request: Callable[[Tensor], Any]) -> list[tuple[int, Tensor, Any]]:
         """Put rows to the hosts that own them; [(host, rows, answer)], own host from memory."""

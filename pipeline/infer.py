@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -76,16 +77,17 @@ class Inference:
         return encoder.encode(batch.tokens[node_type], budget, alive=self._alive).float()
 
     @torch.no_grad()
-    def embed(self, task: str, known: KnownLabels | None) -> dict[str, Table]:
+    def embed(self, task: str, known: KnownLabels | None, *, budget: int) -> dict[str, Table]:
         """Final representation of every node under a task's graph encoder: type -> D = hidden.
 
-        `known`: what the encoder sees of training labels."""
+        `known`: what the encoder sees of training labels. Texts of types whose embeddings are not all
+        stored are encoded here, `budget` tokens at a time."""
         encoder = self._model.encoder(task)
         encoder.eval()
         tables = self._hidden_tables(0, encoder.hidden)
         for node_type in tables:
             for ids in self._own(node_type, _NODES):
-                batch = self._inputs.others(self._inputs.stored(Batch(nodes={node_type: ids})))
+                batch = self._inputs.others(self._with_texts(node_type, ids, budget))
                 batch = (known.fill(batch) if known else batch).to(self._device)
                 rows = encoder.inputs(batch, batch.embedded)[node_type]
                 tables[node_type].write(int(ids[0]), rows.float().cpu())
@@ -94,6 +96,14 @@ class Inference:
             tables = self._layer(encoder, index, tables)
         encoder.train()
         return tables
+
+    def _with_texts(self, node_type: str, ids: Tensor, budget: int) -> Batch:
+        """Nodes of one type with the embeddings of their texts, if they have some."""
+        batch = Batch(nodes={node_type: ids})
+        if node_type not in self._texts or self._texts[node_type].slots.complete:
+            return self._inputs.stored(batch)
+        self.encoded_texts += len(ids)
+        return replace(batch, embedded={node_type: self.encoded(node_type, ids, budget=budget)})
 
     def _layer(self, encoder: GraphEncoder, index: int, below: Mapping[str, Table]) -> dict[str, Table]:
         tables = self._hidden_tables(index + 1, encoder.hidden)

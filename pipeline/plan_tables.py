@@ -186,6 +186,10 @@ class CachePlan:
     accuracies."""
     drift: float = 0.98
     """An embedding has drifted too far when its cosine to its recomputation is below this."""
+    host_gib: float = 0.0
+    """Memory that a host gives to stored embeddings, of all types together; 0: enough for every text. With
+    less, an embedding stays until another one is computed that falls on its place; evaluations encode the
+    texts again each time, and gnn_warm, which needs all of them, is refused."""
     checkpoint_gib: float = 2.0
     """Stored embeddings of one type go into checkpoints up to this size; beyond it a resumed joint stage
     starts with an empty cache, which the log says, and its numbers differ from an unbroken run's."""
@@ -196,4 +200,5 @@ class CachePlan:
         check(0 <= self.refresh <= 1, "cache.refresh", self.refresh, "0 to 1")
         check(0 <= self.budget <= 1, "cache.budget", self.budget, "0 to 1")
         check(-1 <= self.drift <= 1, "cache.drift", self.drift, "-1 to 1")
+        check(self.host_gib >= 0, "cache.host_gib", self.host_gib, "0 or more")
         check(self.checkpoint_gib >= 0, "cache.checkpoint_gib", self.checkpoint_gib, "0 or more")

@@ -14,6 +14,7 @@ import dgl
 import numpy as np
 import torch
 from dgl.distributed import rpc
+from dgl.distributed.graph_partition_book import NodePartitionPolicy
 from torch import Tensor
 
 from partition.manifest import PartitionManifest
@@ -21,7 +22,7 @@ from pipeline.batch import Ragged
 from pipeline.csc import Drawn, PartCSC, among, draw
 from pipeline.ids import IdSpace
 
-_SAMPLE, _AMONG, _TOKENS = 920001, 920002, 920003
+_SAMPLE, _AMONG, _TOKENS, _SLOTS = 920001, 920002, 920003, 920004
 
 
 @dataclass
@@ -74,7 +75,13 @@ def join(host: Host) -> None:
     """Make `host` this process's part and teach DGL the requests."""
     global _here
     _here = host
-    for service, request in ((_SAMPLE, SampleRequest), (_AMONG, AmongRequest), (_TOKENS, TokenRequest)):
+    requests = (
+        (_SAMPLE, SampleRequest),
+        (_AMONG, AmongRequest),
+        (_TOKENS, TokenRequest),
+        (_SLOTS, SlotRequest),
+    )
+    for service, request in requests:
         rpc.register_service(service, request, Tensors)
 
 
@@ -158,3 +165,31 @@ class TokenRequest(_Message, rpc.Request):
 
     def answer(self, local_graph: dgl.DGLGraph) -> Ragged:
         return this_host().token_rows(self.type_index, self.rows)
+
+
+class SlotPolicy(NodePartitionPolicy):
+    """Nodes lie where they lie, but a host keeps fewer rows than it has nodes; rows are asked for by slot
+    (see slots.py), which is an id of the host that it lies on."""
+
+    def __init__(self, book: Any, node_type: str, rows: int) -> None:
+        """`rows`: of this process's host."""
+        super().__init__(book, node_type)
+        self._policy_str += "~slots"
+        self._rows = rows
+
+    def get_part_size(self) -> int:
+        return self._rows
+
+
+class SlotRequest(_Message, rpc.Request):
+    """Makes a SlotPolicy known to a server, which holds a new table's size against it."""
+
+    fields = ("node_type", "rows")
+    node_type: str
+    rows: int
+
+    def process_request(self, server_state: Any) -> Tensors:
+        policy = SlotPolicy(server_state.partition_book, self.node_type, self.rows)
+        # Of a finished table of the same job the policy is the same.
+        server_state.kv_store.add_part_policy(policy)
+        return Tensors(NOTHING, NOTHING, NOTHING, NOTHING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,7 @@ from pipeline.model import stage_task, text_types
 from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
 from pipeline.sampling import Sampler, sampler_of
+from pipeline.slots import Slots
 from pipeline.targets import Texts, read_texts
 from pipeline.trainer import Trainer
 
@@ -166,9 +168,11 @@ class TaskStage:
 
     def tables(self) -> Mapping[str, RowSource]:
         """What targets are judged on: type -> representation of every node."""
-        self._encode_texts()
-        task = self._stage.task
-        return self._trainer.inference.embed(task, self._trainer.known_labels(task))
+        trainer, task = self._trainer, self._stage.task
+        if trainer.has_room:
+            self._encode_texts()
+        known = trainer.known_labels(task)
+        return trainer.inference.embed(task, known, budget=self._stage.forward_tokens)
 
     def graph_inputs(self, batch: Batch) -> Batch:
         """What the graph encoder sees beside texts."""
@@ -191,6 +195,17 @@ class TaskStage:
         return lambda node_type, ids: tables[node_type].read(ids).to(device).float()
 
 
+@dataclass(frozen=True)
+class _Encoding:
+    """A RowSource of texts that are encoded whenever they are asked for: there is no room for all."""
+
+    encoded: Rows
+    node_type: str
+
+    def read(self, ids: Tensor) -> Tensor:
+        return self.encoded(self.node_type, ids)
+
+
 @STAGES.add("graph_lm")
 class GraphLMStage(TaskStage):
     """Link prediction on text embeddings alone (paper 4.4.1)."""
@@ -201,11 +216,16 @@ class GraphLMStage(TaskStage):
         return self._trainer.inputs.texts(batch)
 
     def tables(self) -> Mapping[str, RowSource]:
+        if not self._trainer.has_room:
+            return {name: _Encoding(self._encoded, name) for name in self._trainer.texts}
         self._encode_texts()
         return self._trainer.texts
 
     def head(self) -> nn.Module:
         return self._trainer.model.text_head(self._stage.name)
+
+    def _encoded(self, node_type: str, ids: Tensor) -> Tensor:
+        return self._trainer.inference.encoded(node_type, ids, budget=self._stage.forward_tokens)
 
 
 @STAGES.add("task_lm")
@@ -217,9 +237,6 @@ class TaskLMStage(GraphLMStage):
         if self._trainer.plan.tasks[self._stage.task].kind == "link_prediction":
             return super().evaluate(split, limit)
         return self.objective.evaluate(self._encoded, self.head(), split, limit)
-
-    def _encoded(self, node_type: str, ids: Tensor) -> Tensor:
-        return self._trainer.inference.encoded(node_type, ids, budget=self._stage.forward_tokens)
 
 
 @STAGES.add("gnn_warm")
@@ -250,7 +267,11 @@ class JointStage(TaskStage):
             state=state or first_state(plan, self._stage.name, trainer.lm_version),
             parts_of=trainer.gather(list(trainer.parts)),
             keep_trained=not trainer.model.text.has_dropout,
-            fresh=fresh_nodes(stage_task(self._stage, trainer.plan, manifest), trainer.graph),
+            fresh=fresh_nodes(
+                stage_task(self._stage, trainer.plan, manifest),
+                trainer.graph,
+                {name: table.slots for name, table in trainer.texts.items()},
+            ),
         )
 
     def inputs(self, batch: Batch) -> Batch:
@@ -258,8 +279,8 @@ class JointStage(TaskStage):
         return self.graph_inputs(trainer.inputs.texts_with_budget(batch, self._stage, trainer.cache))
 
 
-def fresh_nodes(task: TaskPlan, graph: Graph) -> FreshNodes | None:
+def fresh_nodes(task: TaskPlan, graph: Graph, slots: Mapping[str, Slots]) -> FreshNodes | None:
     """What a task's negatives ask of the cache, if they do."""
     if task.kind != "link_prediction" or task.negatives == "batch" or "fresh" not in task.negative_mix:
         return None
-    return FreshNodes({name: graph.ids.count[name] for name in text_types(graph.manifest)})
+    return FreshNodes({name: graph.ids.count[name] for name in text_types(graph.manifest)}, slots)

@@ -12,18 +12,22 @@ from torch import Tensor
 from partition.errors import StoreError
 from pipeline.graph import Graph, Table
 from pipeline.records import Records, Stamp, pack, unpack, words
+from pipeline.slots import Slots
 
 
 class TextTable:
-    """A record per text node. Like graph.Table: owners write, and what was written counts for other
-    hosts after the next barrier."""
+    """A record per text node, or for fewer of them than there are. Like graph.Table: owners write, and
+    what was written counts for other hosts after the next barrier."""
 
-    def __init__(self, graph: Graph, node_type: str, width: int) -> None:
-        """Every trainer must make its tables in the same order; `width`: of the embedding."""
+    def __init__(self, graph: Graph, node_type: str, width: int, *, share: float = 1.0) -> None:
+        """Every trainer must make its tables in the same order; `width`: of the embedding; `share`: of
+        the nodes that there is room for."""
         self.node_type, self.width = node_type, width
-        self.bytes = 8 * words(width) * graph.ids.count[node_type]
+        self.slots = Slots(graph.manifest, node_type, share)
+        self.bytes = 8 * words(width) * self.slots.count
         """On all hosts together."""
-        self.records: Table = graph.table("text", node_type, words(width), torch.int64)
+        self.records: Table = graph.table("text", node_type, words(width), torch.int64, slots=self.slots)
+        """By slot."""
 
     def read(self, ids: Tensor) -> Tensor:
         """float16 N x D of nodes whose embeddings must be there; StoreError if one is not."""
@@ -38,8 +42,17 @@ class TextTable:
         return found.rows
 
     def look_up(self, ids: Tensor) -> Records:
-        return unpack(self.records.read(ids), ids, self.width)
+        return unpack(self.records.read(self.slots.of(ids)), ids, self.width)
+
+    def put(self, ids: Tensor, records: Tensor) -> Tensor:
+        """Store packed records (int64 N x W) of distinct nodes (int64 N) of this trainer's parts; which of
+        the nodes found room, int64."""
+        stay = self.slots.winners(ids)
+        self.records.put(self.slots.of(ids[stay]), records[stay])
+        return ids[stay]
 
     def write(self, first: int, rows: Tensor, stamp: Stamp) -> None:
-        """Overwrite the rows of `first`, `first` + 1, ..., which this host must own."""
+        """Overwrite the rows of `first`, `first` + 1, ..., which this host must own; there must be a slot
+        for every node."""
+        assert self.slots.complete
         self.records.write(first, pack(rows, first + torch.arange(len(rows)), stamp))

@@ -34,6 +34,7 @@ from pipeline.known_labels import KnownLabels
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.records import Stamp
+from pipeline.room import text_share
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
 from pipeline.texttable import TextTable
 
@@ -69,7 +70,9 @@ class Trainer:
     def __post_init__(self) -> None:
         manifest, hidden = self.graph.manifest, self.plan.model.hidden
         # Tables and embeddings are made by all trainers together, in the same order.
-        self.texts = {t: TextTable(self.graph, t, self.model.text.of(t).width) for t in text_types(manifest)}
+        widths = {t: self.model.text.of(t).width for t in text_types(manifest)}
+        share = text_share(self.plan, manifest, widths)
+        self.texts = {t: TextTable(self.graph, t, width, share=share) for t, width in widths.items()}
         self.embeddings = {
             t: self.graph.embedding("learnable", t, hidden)
             for t in learnable_types(self.plan.model, manifest)
@@ -109,6 +112,11 @@ class Trainer:
     def lm_changed(self) -> None:
         """To be called after every change of the LM's weights."""
         self._lm_version = ""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the embeddings of all texts can be stored."""
+        return all(table.slots.complete for table in self.texts.values())
 
     def encode_texts(self, *, budget: int) -> None:
         """Store the embedding of every text under the LM as it is, unless that has been done."""
@@ -237,7 +245,10 @@ class Trainer:
         return [t for t, text in self.texts.items() if text.bytes > limit]
 
     def _part_range(self, table: str, part: int) -> tuple[int, int]:
-        return self.graph.manifest.part_range(table.partition("|")[0], part)
+        node_type, _, rows = table.partition("|")
+        if rows == "text":
+            return self.texts[node_type].slots.part_range(part)
+        return self.graph.manifest.part_range(node_type, part)
 
     def _own_ranges(self, table: str) -> list[tuple[int, int]]:
         ranges = [self._part_range(table, part) for part in self.parts]

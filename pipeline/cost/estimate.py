@@ -81,6 +81,7 @@ def estimate(plan: TrainPlan, manifest: PartitionManifest, folder: str | Path, r
         stages=rows,
         total=total(rows),
         host_bytes=costs.host_bytes(),
+        text_bytes=costs.text_bytes(),
         disk=disk_use(plan, manifest, model, steps=steps, most_trained=costs.most_trained),
         run_folder=str(run_folder),
         free_bytes=_free_bytes(run_folder),

@@ -80,6 +80,8 @@ class Estimate:
     total: StageCost
     host_bytes: int
     """Graph and tables of the largest host."""
+    text_bytes: int
+    """Part of `host_bytes`: stored text embeddings."""
     disk: DiskUse
     run_folder: str
     free_bytes: int

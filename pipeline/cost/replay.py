@@ -26,7 +26,9 @@ from pipeline.inputs import Inputs
 from pipeline.lm_work import LMWork
 from pipeline.model import stage_task, text_types
 from pipeline.records import Records, words
+from pipeline.room import text_share
 from pipeline.schedule import stage_schedule
+from pipeline.slots import Slots
 from pipeline.stages import StageRule, fresh_nodes
 
 _EDGE_BYTES = 28
@@ -54,14 +56,25 @@ class BatchCost:
 class _Stamps:
     """Stands where a TextTable would be: when embeddings were computed, without the embeddings."""
 
-    def __init__(self, count: int, model: int) -> None:
-        """`model`: Stamp.model of all embeddings at the start."""
+    def __init__(self, slots: Slots, count: int, model: int) -> None:
+        """`count`: N of the type; `model`: Stamp.model of all embeddings at the start."""
+        self.slots = slots
         self.model = torch.full((count,), model)
         self.step = torch.zeros(count, dtype=torch.int64)
+        self._holder = torch.arange(count)
+        """Of each slot, the node."""
 
     def look_up(self, ids: Tensor) -> Records:
-        whole = torch.ones(len(ids), dtype=torch.bool)
-        return Records(torch.zeros(len(ids), 0), self.model[ids], self.step[ids], whole)
+        slots = self.slots.of(ids)
+        whole = self._holder[slots] == ids
+        return Records(torch.zeros(len(ids), 0), self.model[slots], self.step[slots], whole)
+
+    def put(self, ids: Tensor, model: int, step: int) -> Tensor:
+        """As TextTable.put, `ids` ascending."""
+        stay = ids[self.slots.winners(ids)]
+        slots = self.slots.of(stay)
+        self.model[slots], self.step[slots], self._holder[slots] = model, step, stay
+        return stay
 
 
 class Replay:
@@ -79,11 +92,12 @@ class Replay:
         keep_trained: bool,
     ) -> None:
         """`rule`: the stage's; `text_width`: of text embeddings; `full_at_start`: every embedding is there
-        and fresh at the first step, as after an evaluation, or none is; `keep_trained`: as of the
-        EmbeddingCache."""
+        and fresh at the first step, as after an evaluation, or none is (always so without room for
+        all); `keep_trained`: as of the EmbeddingCache."""
         self._plan, self._stage, self._graph, self._rule = plan, stage, graph, rule
         self._row_bytes, self._keep_trained = 8 * words(text_width), keep_trained
         manifest = graph.manifest
+        share = text_share(plan, manifest, dict.fromkeys(text_types(manifest), text_width))
         self._parts = range(manifest.parts)
         self._targets = [rule.targets(part) for part in self._parts]
         clusters = {part: rule.clusters(self._targets[part]) for part in self._parts if stage.clusters}
@@ -94,9 +108,11 @@ class Replay:
         self._fresh: FreshNodes | None = None
         if stage.kind == "joint" and plan.cache.mode != "exact":
             state = first_state(plan.cache, stage.name, "")
+            slots = {t: Slots(manifest, t, share) for t in text_types(manifest)}
+            full_at_start = full_at_start and share == 1
             before = state.start if full_at_start else 0
-            self._tables = {t: _Stamps(graph.ids.count[t], before) for t in text_types(manifest)}
-            self._fresh = fresh_nodes(stage_task(stage, plan, manifest), graph)
+            self._tables = {t: _Stamps(some, graph.ids.count[t], before) for t, some in slots.items()}
+            self._fresh = fresh_nodes(stage_task(stage, plan, manifest), graph, slots)
             self.cache = EmbeddingCache(
                 plan.cache,
                 self._tables,  # type: ignore[arg-type]
@@ -188,13 +204,13 @@ class Replay:
         """Note which embeddings the step computed and keeps."""
         assert self.cache is not None
         state = self.cache.state
-        for cost in made if self._plan.cache.mode != "frozen" else ():
-            for node_type, table in self._tables.items():
-                if node_type in cost.batch.train_rows:
-                    ids = cost.batch.nodes[node_type][self._kept(cost.batch, node_type)]
-                    table.model[ids], table.step[ids] = state.model, state.steps
-                    if self._fresh is not None:
-                        self._fresh.wrote(node_type, ids, state.steps)
+        for node_type, table in self._tables.items() if self._plan.cache.mode != "frozen" else ():
+            batches = [cost.batch for cost in made if node_type in cost.batch.train_rows]
+            computed = [batch.nodes[node_type][self._kept(batch, node_type)] for batch in batches]
+            if computed:
+                stored = table.put(torch.cat(computed).unique(), state.model, state.steps)
+                if self._fresh is not None:
+                    self._fresh.wrote(node_type, stored, state.steps)
         self.cache.state = replace(state, steps=state.steps + 1)
 
     def _kept(self, batch: Batch, node_type: str) -> Tensor:

@@ -17,8 +17,8 @@ from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sampl
 from pipeline.cost.passes import evaluations, judges_whole_graph, passes
 from pipeline.cost.trial import Trial, Trials
 from pipeline.forward_trial import forward_trial
-from pipeline.model import LMGNN, TEXT_ONLY
-from pipeline.records import words
+from pipeline.model import LMGNN, TEXT_ONLY, text_types
+from pipeline.room import host_bytes, text_share
 
 _KEPT = 1.8
 """Heap that trainers hold on a CPU over what they need at a time: glibc is told to keep freed memory
@@ -156,11 +156,14 @@ class StageCosts:
             host = name.partition("/")[0].removeprefix("part")
             if host.isdecimal() and "/" in name:
                 files[int(host)] += info.size
-        width = max((e.width for e in self.model.text.distinct()), default=0)
-        texts = sum(t.count for t in self.manifest.node_types if t.text)
         everyone = sum(t.count for t in self.manifest.node_types)
         hidden = 4 * self.plan.model.hidden * (1 + self.plan.model.gnn_layers) * everyone
-        return round(max(files) + (8 * words(width) * texts + hidden) / self.manifest.hosts)
+        return round(max(files) + self.text_bytes() + hidden / self.manifest.hosts)
+
+    def text_bytes(self) -> int:
+        """Of the stored text embeddings of the host with most texts."""
+        widths = {name: self.model.text.of(name).width for name in text_types(self.manifest)}
+        return round(text_share(self.plan, self.manifest, widths) * host_bytes(self.manifest, widths))
 
 
 def total(rows: Sequence[StageCost]) -> StageCost:

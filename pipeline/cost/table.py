@@ -23,7 +23,10 @@ def show(answer: Estimate, console: Console) -> None:
     table.add_section()
     table.add_row("total", "", "", "", *_rest(answer.total), style="bold")
     console.print(table)
-    console.print(f"A host's graph and tables take {_size(answer.host_bytes)} of memory more.")
+    console.print(
+        f"A host's graph and tables take {_size(answer.host_bytes)} of memory more, "
+        f"{_size(answer.text_bytes)} of it stored text embeddings."
+    )
     disk = answer.disk
     console.print(
         f"Disk: up to {_size(disk.total_bytes)} (models {_size(disk.models_bytes)}, checkpoints "

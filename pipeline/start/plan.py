@@ -210,7 +210,10 @@ def _commented(block: str) -> str:
 def _task_block(task: _Task, sizes: Sizes) -> str:
     lines = [f"[tasks.{task.name}]", f'kind = "{task.kind}"']
     if task.kind == "node_classification":
-        lines += [f'node_type = "{task.of[0]}"', 'metric = "accuracy"  # or macro_f1: each class counts alike']
+        lines += [
+            f'node_type = "{task.of[0]}"',
+            'metric = "accuracy"  # or macro_f1: each class counts alike',
+        ]
     elif task.kind == "edge_classification":
         lines += [f"relations = {json.dumps(task.of)}", 'metric = "macro_f1"  # or accuracy']
     else:

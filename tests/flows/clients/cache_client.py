@@ -62,7 +62,7 @@ def main() -> None:
         graph = Graph(env["LMGNN_GRAPH_NAME"])
     start_collectives(torch.device("cpu"))
     plan = TrainPlan.from_json((run / "plan.json").read_text())
-    table = TextTable(graph, "paper", WIDTH)
+    table = TextTable(graph, "paper", WIDTH, share=float(env.get("SHARE", "1")))
     cache = EmbeddingCache(
         plan.cache,
         {"paper": table},
@@ -70,14 +70,16 @@ def main() -> None:
         state=first_state(plan.cache, "joint", "start"),
         parts_of=[[part] for part in range(graph.manifest.parts)],
         keep_trained=True,
-        fresh=FreshNodes({"paper": graph.ids.count["paper"]}),
+        fresh=FreshNodes({"paper": graph.ids.count["paper"]}, {"paper": table.slots}),
     )
-    names = ("texts", "hits", "wrong", "oldest", "unseen", "served_trained", "foreign", "fresh")
+    names = ("texts", "hits", "wrong", "oldest", "unseen", "served_trained", "foreign", "fresh", "evicted")
     out = dict.fromkeys(names, 0)
     everyone = torch.arange(graph.ids.count["paper"])
     mine: set[tuple[int, int]] = set()
     seen: dict[int, int] = {}
     """Node -> last step at which any trainer computed it, which all trainers work out alike."""
+    slot_of, holder = table.slots.of(everyone).tolist(), {}
+    """Of each node its place; of each place the node that has it."""
     for step in range(STEPS):
         computed: set[int] = set()
         for other in range(graph.manifest.parts):
@@ -109,14 +111,20 @@ def main() -> None:
             mine |= {(node, step) for node in own}
             computed |= own
         cache.commit()
-        seen |= dict.fromkeys(computed, step)
+        stored = {slot_of[node]: node for node in sorted(computed, reverse=True)}
+        for slot, node in stored.items():
+            out["evicted"] += holder.get(slot, node) != node
+            seen.pop(holder.get(slot, node), None)
+        holder |= stored
+        seen |= dict.fromkeys(stored.values(), step)
         if step == STEPS // 2:
             cache.read_stamps()  # as a resumed stage does
         fresh = set(cache.fresh("paper").tolist())
         out["fresh"] += len(fresh ^ alive(everyone, seen, step + 1, plan.cache.max_age))
         if step == damaged_at:
             own = damaged(torch.arange(*graph.manifest.part_range("paper", rank)))
-            table.records.put(own, one_bit_off(table.records.read(own)))
+            places = table.slots.of(own)
+            table.records.put(places, one_bit_off(table.records.read(places)))
             torch.distributed.barrier()
             for node in damaged(torch.arange(graph.ids.count["paper"])).tolist():
                 seen.pop(node, None)

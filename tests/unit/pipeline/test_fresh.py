@@ -7,18 +7,20 @@ from pathlib import Path
 import torch
 from toy import build_partition, plan_of
 
-from partition.manifest import PartitionManifest
+from partition.manifest import NodeTypeInfo, PartitionManifest
 from pipeline.aging import lifetimes
 from pipeline.cost.replay import BatchCost
 from pipeline.cost.trial import Trials
 from pipeline.fresh import NEVER, FreshNodes
 from pipeline.model import LMGNN
+from pipeline.slots import Slots
 
 STEPS = 12
 
 
 def test_fresh_are_those_whose_embedding_has_not_ended() -> None:
-    fresh, ids = FreshNodes({"note": 300}), torch.arange(300)
+    manifest = one_host(300)
+    fresh, ids = FreshNodes({"note": 300}, {"note": Slots(manifest, "note")}), torch.arange(300)
     assert not len(fresh.at("note", 0, 8))
     fresh.wrote("note", ids[:200], ids[:200] % 10)
     for step in (9, 12, 15):
@@ -28,6 +30,37 @@ def test_fresh_are_those_whose_embedding_has_not_ended() -> None:
     fresh.wrote("note", ids[:200], NEVER)
     assert fresh.at("note", 15, 8).tolist() == list(range(250, 300))
     assert not len(fresh.at("no text", 15, 8))
+
+
+def test_of_nodes_with_one_place_only_the_last_is_fresh() -> None:
+    slots = Slots(one_host(300), "note", 0.1)
+    fresh, ids = FreshNodes({"note": 300}, {"note": slots}), torch.arange(300)
+    places = slots.of(ids)
+    first, second = (int(i) for i in ids[places == places[0]][:2])
+    fresh.wrote("note", torch.tensor([first]), 1)
+    assert fresh.at("note", 2, 8).tolist() == [first]
+    fresh.wrote("note", torch.tensor([second]), 2)
+    assert fresh.at("note", 2, 8).tolist() == [second]
+    fresh.wrote("note", ids, torch.where(ids == first, 3, NEVER))
+    assert fresh.at("note", 3, 8).tolist() == [first]
+
+
+def one_host(count: int) -> PartitionManifest:
+    """A graph of one node type and nothing else."""
+    return PartitionManifest(
+        id="x",
+        graph_name="gx",
+        hosts=1,
+        trainers=1,
+        node_types=(NodeTypeInfo("note", count, text=True),),
+        relations=(),
+        clusters=(1,),
+        offsets={"note": (0, count)},
+        options={},
+        inputs={},
+        stats={},
+        files={},
+    )
 
 
 def drawn(toy: tuple[Path, Path, Path], mix: dict[str, float], *, evals: int) -> list[list[BatchCost]]:
