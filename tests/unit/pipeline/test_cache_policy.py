@@ -28,10 +28,10 @@ class InMemory:
 
     def __init__(self) -> None:
         self.stored = torch.zeros(NODES, words(WIDTH), dtype=torch.int64)
-        self.records = SimpleNamespace(put=self._put)
 
-    def _put(self, ids: Tensor, records: Tensor) -> None:
+    def put(self, ids: Tensor, records: Tensor) -> Tensor:
         self.stored[ids] = records
+        return ids
 
     def look_up(self, ids: Tensor) -> Records:
         return unpack(self.stored[ids], ids, WIDTH)
