@@ -1,28 +1,22 @@
 """A graph in memory -> a plan that two CPU cores can run, as commented TOML.
 
-Owns the choice of tasks and stages for somebody's first run. Never trains and never reads a file.
+Owns the stages of somebody's first run; what it may predict: tasks.py. Never trains and never reads a file.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from partition.manifest import SPLITS
-from partition.tables import EdgeTable, GraphTables, NodeTable
+from partition.tables import GraphTables
 from pipeline.config import DEFAULT_LM, TaskPlan
-from pipeline.start.sizes import BATCH, TRAINERS, Sizes, TaskSize, most_negatives, sizes_of, two_digits
+from pipeline.start.sizes import BATCH, TRAINERS, Sizes, most_negatives, sizes_of, two_digits
+from pipeline.start.tasks import Task, find_tasks
 
 _WARM_BATCH = 256
 _WARM_STEPS = 600
 """0.2 to 0.5 s each on a CPU."""
-_LINKS_APART = 3
-"""Relations between the same two types whose links are tasks of their own; more, as in a knowledge graph,
-are one task, since each takes a stage or two."""
 _UNEVEN = 10
 """Training targets of the largest class over those of the smallest, from which on balancing is mentioned."""
 
@@ -39,24 +33,9 @@ class Starter:
     """A sentence for each label or split that makes no task."""
 
 
-@dataclass(frozen=True)
-class _Task:
-    name: str
-    kind: str
-    of: tuple[str, ...]
-    """Node type, or relations."""
-    training: int
-    """Training targets."""
-    classes: tuple[int, ...]
-    """Training targets of each class."""
-    size: TaskSize
-    sure: bool = True
-    """False: written as a comment."""
-
-
 def starter_plan(tables: GraphTables, *, name: str, path: str) -> Starter:
     """The plan for a graph; `path` is what its graph.path shall say."""
-    everything, missing = _tasks(tables)
+    everything, missing = find_tasks(tables)
     tasks, ideas = ([task for task in everything if task.sure is sure] for sure in (True, False))
     if not tasks:
         return Starter("", (), tuple(missing))
@@ -77,97 +56,8 @@ def starter_plan(tables: GraphTables, *, name: str, path: str) -> Starter:
     return Starter("\n\n".join(blocks) + "\n", tuple(told), tuple(missing))
 
 
-def _tasks(tables: GraphTables) -> tuple[list[_Task], list[str]]:
-    """A task for everything with a split (and a label, for nodes), and what is short of that.
-
-    A relation with both is asked for its labels; its links are an idea, since they would double the time.
-    """
-    tasks: list[_Task] = []
-    missing: list[str] = []
-    for name, node in tables.nodes.items():
-        if node.labels is not None and node.splits is not None:
-            _add_task(tasks, missing, "node_classification", node, (name,))
-        elif node.labels is not None:
-            missing.append(f"{name}: labels without a split column")
-        elif node.splits is not None:
-            missing.append(f"{name}: a split column without labels")
-    links: dict[tuple[str, str], list[EdgeTable]] = {}
-    for name, edge in tables.edges.items():
-        ends = (edge.schema.source, edge.schema.destination)
-        if edge.splits is not None and edge.labels is not None:
-            _add_task(tasks, missing, "edge_classification", edge, ends)
-            _add_task(tasks, missing, "link_prediction", edge, ends, sure=not _asks(tasks, name))
-        elif edge.splits is not None:
-            links.setdefault(ends, []).append(edge)
-        elif edge.labels is not None:
-            missing.append(f"{name}: labels without a split column")
-    for ends, edges in links.items():
-        if len(edges) > _LINKS_APART:
-            _add_links(tasks, missing, edges, ends)
-        else:
-            for edge in edges:
-                _add_task(tasks, missing, "link_prediction", edge, ends)
-    return tasks, list(dict.fromkeys(missing))
-
-
-def _asks(tasks: Sequence[_Task], of: str) -> bool:
-    return any(task.of == (of,) and task.kind == "edge_classification" for task in tasks)
-
-
 def _told(of: tuple[str, ...]) -> str:
     return of[0] if len(of) == 1 else f"{len(of)} relations"
-
-
-def _add_links(
-    tasks: list[_Task], missing: list[str], edges: Sequence[EdgeTable], ends: tuple[str, str]
-) -> None:
-    """One task for the links of many relations between the same types."""
-    splits = np.concatenate([edge.splits for edge in edges if edge.splits is not None])
-    wanted = "links" if ends[0] == ends[1] else f"{ends[0]}_{ends[1]}_links"
-    if empty := _empty_splits(splits):
-        told = f"{ends[0]} -> {ends[1]}: the split columns of {len(edges)} relations have"
-        missing.append(f"{told} no {' and no '.join(empty)} targets")
-        return
-    names = tuple(edge.schema.name for edge in edges)
-    size, training = TaskSize(ends, links=True), int((splits == 0).sum())
-    tasks.append(_Task(_free_name(wanted, tasks), "link_prediction", names, training, (), size))
-
-
-def _empty_splits(splits: np.ndarray) -> list[str]:
-    return [split for code, split in enumerate(SPLITS) if not (splits == code).any()]
-
-
-def _free_name(wanted: str, tasks: Sequence[_Task]) -> str:
-    taken = [task.name for task in tasks]
-    return next(n for n in (wanted, *(f"{wanted}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
-
-
-def _add_task(
-    tasks: list[_Task],
-    missing: list[str],
-    kind: str,
-    table: NodeTable | EdgeTable,
-    ends: tuple[str, ...],
-    *,
-    sure: bool = True,
-) -> None:
-    """One more task, or one more sentence if a split of it is empty."""
-    assert table.splits is not None
-    name, splits, classes, label = table.schema.name, table.splits, (), ""
-    if table.labels is not None and kind != "link_prediction":
-        label = re.sub(r"[^A-Za-z0-9_]+", "_", table.schema.label).strip("_").lower()
-        splits = np.where(table.labels >= 0, splits, -1)
-        counts = np.bincount(table.labels[splits == 0], minlength=len(table.classes))
-        classes = tuple(counts.tolist())
-    if empty := _empty_splits(splits):
-        missing.append(f"{name}: its split column has no {' and no '.join(empty)} targets")
-        return
-    if len(classes) == 1:
-        missing.append(f"{name}: its label has one class only")
-        return
-    free = _free_name(f"{name}_{label}" if label else name, tasks)
-    size = TaskSize(ends, links=kind == "link_prediction")
-    tasks.append(_Task(free, kind, (name,), int((splits == 0).sum()), classes, size, sure))
 
 
 def _texts_between(tables: GraphTables) -> int:
@@ -207,7 +97,7 @@ def _commented(block: str) -> str:
     return "\n".join(f"# {line}" for line in block.splitlines())
 
 
-def _task_block(task: _Task, sizes: Sizes) -> str:
+def _task_block(task: Task, sizes: Sizes) -> str:
     lines = [f"[tasks.{task.name}]", f'kind = "{task.kind}"']
     if task.kind == "node_classification":
         lines += [
@@ -263,7 +153,7 @@ def _last_shared(sizes: Sizes, edges: int) -> str:
     return "" if not sizes.tokens else "graph_lm" if edges else "mlm"
 
 
-def _task_stages(sizes: Sizes, tasks: Sequence[_Task], *, shared: str) -> list[str]:
+def _task_stages(sizes: Sizes, tasks: Sequence[Task], *, shared: str) -> list[str]:
     blocks = []
     for number, task in enumerate(tasks):
         end = f"_{task.name}" if len(tasks) > 1 else ""
@@ -283,7 +173,7 @@ def _task_stages(sizes: Sizes, tasks: Sequence[_Task], *, shared: str) -> list[s
     return blocks
 
 
-def _warm_stage(task: _Task, end: str, start: str) -> str:
+def _warm_stage(task: Task, end: str, start: str) -> str:
     warm = {
         "task": task.name,
         **({"start": start} if start else {}),

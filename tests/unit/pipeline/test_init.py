@@ -70,10 +70,12 @@ def test_many_relations_between_the_same_types_are_one_link_task(tmp_path: Path)
     folder = write_tables(tmp_path / "papers")
     words = ["train", "train", "train", "valid", "test"]
     names = ["extends", "refutes", "reviews"]
-    for step, name in enumerate(names, start=2):
+    for step, name in enumerate([*names, "retracts"], start=2):
         ends = {"src_id": list(range(90)), "dst_id": [(i * step + 5) % 90 for i in range(90)]}
-        # The last has training rows alone: the task needs each split once, not in every relation.
-        split = ["train"] * 90 if name == "reviews" else [words[i % 5] for i in range(90)]
+        # Training rows alone are enough; a relation without any cannot be part of the task.
+        split = {"reviews": ["train"] * 90, "retracts": ["valid"] * 90}.get(name) or [
+            words[i % 5] for i in range(90)
+        ]
         pq.write_table(pa.table({**ends, "split": split}), folder / f"{name}.parquet")
     assert init.main([str(folder)]) == 0
     plan = load_plan(folder / "plan.toml")
