@@ -247,8 +247,10 @@ class Graph:
         are fewer than the nodes it has a row for each of them, and is read and written by slot."""
         key = f"{name}-{node_type}"
         if key not in self._tables:
-            few = slots is not None and not slots.complete
-            policy = self._slot_policy(node_type, slots) if few and slots else self._policy(node_type)
+            if slots is None or slots.complete:
+                policy = self._policy(node_type)
+            else:
+                policy = self._slot_policy(node_type, slots)
             shape = (self.ids.count[node_type], width)
             tensor = DistTensor(shape, dtype, key, part_policy=policy, persistent=True)
             self._tables[key] = Table(tensor, self.first_local(node_type))

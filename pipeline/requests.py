@@ -190,6 +190,6 @@ class SlotRequest(_Message, rpc.Request):
 
     def process_request(self, server_state: Any) -> Tensors:
         policy = SlotPolicy(server_state.partition_book, self.node_type, self.rows)
-        # Of a finished table of the same job the policy is the same.
+        # Every trainer of the host asks; their policies are equal, and DGL takes the first it finds.
         server_state.kv_store.add_part_policy(policy)
         return Tensors(NOTHING, NOTHING, NOTHING, NOTHING)
