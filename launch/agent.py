@@ -223,6 +223,7 @@ class Agent:
             text=child.tail() if code else "",
             seconds=child.seconds,
             peak_bytes=child.peak_bytes,
+            kernel_out_of_memory=child.kernel_out_of_memory(),
         )
         self._say(report)
 
@@ -233,7 +234,8 @@ class Agent:
         sizes = [child.measure() for child in self._children.values()]
         together = sum(private for private, _ in sizes) + max((shared for _, shared in sizes), default=0)
         self._peak_bytes = max(self._peak_bytes, together)
-        self._say(Report("alive", peak_bytes=self._peak_bytes))
+        suspended = tuple(name for name, child in self._children.items() if child.suspended)
+        self._say(Report("alive", peak_bytes=self._peak_bytes, suspended=suspended))
 
     def _say(self, report: Report) -> None:
         """ConnectionError when nobody can read it any more, TimeoutError when nobody does for the lease."""

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from launch.plan import ERROR_MARK, PROGRESS_MARK, ProcessSpec
+from launch.reading import kernel_memory_kills
 
 TAIL_LINES = 40
 TAIL_BYTES = 64 * 1024
@@ -31,6 +32,9 @@ class Child:
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.peak_bytes = 0
+        self.suspended = False
+        """Whether a signal had stopped it (not ended) when it was last measured."""
+        self._memory_kills = kernel_memory_kills()
         self._offset = 0
         self._rest = b""
         self._ready = False
@@ -104,11 +108,16 @@ class Child:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
         return ""
 
+    def kernel_out_of_memory(self) -> bool:
+        """Whether the kernel has ended processes of this host for lack of memory since this one's start."""
+        return kernel_memory_kills() > self._memory_kills
+
     def measure(self) -> tuple[int, int]:
-        """(private, shared) resident bytes of the process and what it started; updates the peak."""
+        """(private, shared) resident bytes of the process and what it started; updates the other two."""
         private = shared = 0
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.pid)
+            self.suspended = process.status() == psutil.STATUS_STOPPED
             for member in [process, *process.children(recursive=True)]:
                 memory = member.memory_info()
                 private += memory.rss - memory.shared

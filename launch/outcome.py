@@ -1,10 +1,9 @@
-"""How a run ended: exit class, first failed process, plain words for signals. Never stops anything."""
+"""How a run ended: exit class and first failed process. Never stops anything."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,13 +27,6 @@ CLASSES = {
     70: "bug",
     130: "interrupted",
     143: "terminated",
-}
-_READINGS = {
-    signal.SIGKILL: "killed, most likely because memory ran out: fewer trainers per host or smaller batches "
-    "(engine and stages in the plan), or someone killed it",
-    signal.SIGBUS: "bus error, most likely because /dev/shm is full: `df -h /dev/shm`",
-    signal.SIGSEGV: "crashed; the stack is at the end of its log",
-    signal.SIGABRT: "aborted; the reason is at the end of its log",
 }
 
 
@@ -105,16 +97,6 @@ def exit_code_of(returncode: int) -> int:
 def shell_code(returncode: int) -> int:
     """128 + n for a death by signal n."""
     return 128 - returncode if returncode < 0 else returncode
-
-
-def reading_of(returncode: int) -> str:
-    """What a return code means, for a person."""
-    if returncode < 0:
-        number = -returncode
-        name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
-        reading = _READINGS.get(number)  # type: ignore[call-overload]
-        return f"{name}: {reading}" if reading else name
-    return class_of(returncode) if returncode in PASSED_ON else f"exit code {returncode}"
 
 
 def write_atomically(path: Path, text: str) -> None:

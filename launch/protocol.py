@@ -68,6 +68,10 @@ class Report:
     peak_bytes: int = 0
     """exit: highest resident size of the process and its children; alive: of the host's processes
     together, pages that they share counted once."""
+    kernel_out_of_memory: bool = False
+    """exit: whether the host's kernel has ended processes for lack of memory since its start."""
+    suspended: tuple[str, ...] = ()
+    """alive: processes that a signal has stopped, such as SIGSTOP, without ending them."""
     beat: Mapping[str, Any] = field(default_factory=dict)
     """heartbeat: what the process wrote."""
 
@@ -76,4 +80,5 @@ class Report:
 
     @classmethod
     def from_line(cls, line: bytes) -> Report:
-        return cls(**json.loads(line))
+        raw = json.loads(line)
+        return cls(**{**raw, "suspended": tuple(raw["suspended"])})

@@ -10,19 +10,14 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from launch.awake import AwakeClock
 from launch.backends import AgentLink
 from launch.cluster import ClusterSpec
 from launch.console import Console
-from launch.outcome import (
-    FirstFailed,
-    Interrupted,
-    JobFailed,
-    exit_code_of,
-    reading_of,
-    shell_code,
-)
+from launch.failures import host_lost, not_started, process_failed, process_hung
+from launch.outcome import Interrupted, JobFailed, shell_code
 from launch.plan import HostPorts, ProcessSpec
 from launch.protocol import Order, Report
 from launch.watch import Interrupts, Watched
@@ -137,6 +132,7 @@ class Supervisor:
         """Ask every process for its stacks (faulthandler writes them into the logs)."""
         for link in self._links:
             link.send(Order("signal", signal=signal.SIGUSR1))
+            link.send(Order("signal", signal=signal.SIGCONT))  # what is stopped writes nothing
         deadline = time.monotonic() + DUMP_S
         self._over = True
         while time.monotonic() < deadline:
@@ -183,26 +179,33 @@ class Supervisor:
         if self._interrupts.count > 1 or time.monotonic() > self._leaving_until:
             raise Interrupted(self._interrupts.code)
 
-    def _look_for_hangs(self, names: Sequence[str]) -> None:
+    def _look_for_hangs(self, trainers: Sequence[str]) -> None:
+        """Trainers tell of every step, servers of nothing; but who waits for a stopped server is silent, too,
+        and then the server is the cause."""
         limit = self._clock.now() - self._hang_s
-        silent = [
-            n for n in names if self._watched[n].spoke < limit and self._watched[n].state not in ("done",)
-        ]
-        if silent and not self._interrupts.count:
-            self._hung(silent, f"no sign of life for {self._hang_s:.0f} s")
+        silent = [n for n in trainers if self._watched[n].spoke < limit and self._watched[n].state != "done"]
+        stopped = [n for n, w in self._watched.items() if w.suspended]
+        long_stopped = any(self._watched[n].suspended < limit for n in stopped)
+        if self._interrupts.count or not (silent or long_stopped):
+            return
+        if stopped:
+            self._hung(stopped, "stopped by a signal (SIGSTOP or the like) and never continued")
+        self._hung(silent, f"no sign of life for {self._hang_s:.0f} s")
 
-    def _hung(self, names: Sequence[str], what: str) -> None:
+    def _note_suspended(self, host: int, names: Sequence[str]) -> None:
+        for name, watched in self._watched.items():
+            if watched.spec.host == host:
+                since = watched.suspended or self._clock.now()
+                watched.suspended = since if name in names else 0.0
+
+    def _hung(self, names: Sequence[str], what: str) -> NoReturn:
         """Raise the failure of the longest silent process, with every process's stack in its log."""
         first = min(names, key=lambda n: self._watched[n].spoke if n in self._watched else 0.0)
         self._console.say(f"{', '.join(names)}: {what}; writing the stacks of all processes to the logs")
         self.dump_stacks()
-        failed = None
         if first in self._watched:
-            spec = self._watched[first].spec
-            failed = FirstFailed(
-                self._cluster.hosts[spec.host].name, spec.role, spec.rank, 0, f"hang: {what}", spec.log
-            )
-        raise JobFailed(f"{failed.name if failed else first}: {what}", 11, failed)
+            raise process_hung(self._cluster, self._watched[first].spec, what)
+        raise JobFailed(f"{first}: {what}", 11)
 
     def _turn(self) -> None:
         """Take what the agents reported; notice hosts that are gone. Raises the first failure, once."""
@@ -235,15 +238,9 @@ class Supervisor:
                 link.send(Order("ping"))
 
     def _lost(self, link: AgentLink, what: str) -> None:
-        if self._over:
-            return
-        host = self._cluster.hosts[link.host].name
-        tail = link.log.read_text(errors="replace")[-2000:] if link.log.exists() else ""
-        failed = FirstFailed(host, "agent", link.host, 0, f"host lost: {what}", str(link.log), tail)
-        # On this machine an agent that does not start lacks something; elsewhere its host may come back.
-        missing = self._cluster.backend == "local" and link.host not in self._greeted
-        code = 12 if missing else 10
-        self._failed = self._failed or JobFailed(f"host {host} is lost: {what}", code, failed)
+        if not self._over and not self._failed:
+            greeted = link.host in self._greeted
+            self._failed = host_lost(self._cluster, link.host, link.log, what, greeted=greeted)
 
     def _take(self, link: AgentLink, report: Report) -> None:
         self._heard[link.host] = self._clock.now()
@@ -252,6 +249,7 @@ class Supervisor:
             self._greeted.add(link.host)
         elif report.kind == "alive":
             self._host_peaks[link.host] = report.peak_bytes
+            self._note_suspended(link.host, report.suspended)
         elif report.kind == "ports":
             self._ports[link.host] = HostPorts(report.server_port, report.master_port)
         elif report.kind == "stopped":
@@ -260,7 +258,8 @@ class Supervisor:
             self._console.say(f"host {self._cluster.hosts[link.host].name} is told to end")
             self._interrupts.ask(143)
         elif report.kind == "failed":
-            self._could_not_start(link, report)
+            if not self._over and not self._failed:
+                self._failed = not_started(self._cluster, link.host, link.log, report)
         elif watched:
             self._take_of_process(watched, report)
 
@@ -279,7 +278,7 @@ class Supervisor:
             watched.returncode = shell_code(report.code)
             watched.peak_bytes, watched.seconds = report.peak_bytes, report.seconds
             if report.code and not self._over and not self._interrupts.count:
-                self._failed = self._failed or self._failure(spec, report)
+                self._failed = self._failed or process_failed(self._cluster, spec, report)
         if report.kind in ("started", "ready", "exit"):
             self._changed()
 
@@ -291,25 +290,6 @@ class Supervisor:
             self._console.warning(name, report.text)
         else:
             self._console.plain(report.text)
-
-    def _failure(self, spec: ProcessSpec, report: Report) -> JobFailed:
-        failed = FirstFailed(
-            host=self._cluster.hosts[spec.host].name,
-            role=spec.role,
-            rank=spec.rank,
-            returncode=shell_code(report.code),
-            reading=reading_of(report.code),
-            log=spec.log,
-            tail=report.text,
-        )
-        return JobFailed(f"{failed.name} failed: {failed.reading}", exit_code_of(report.code), failed)
-
-    def _could_not_start(self, link: AgentLink, report: Report) -> None:
-        if self._over:
-            return
-        host = self._cluster.hosts[link.host].name
-        failed = FirstFailed(host, "agent", link.host, 0, report.text, str(link.log))
-        self._failed = self._failed or JobFailed(f"host {host}: {report.text}", report.code, failed)
 
     def _changed(self) -> None:
         self._on_change(list(self._watched.values()))

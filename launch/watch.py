@@ -72,6 +72,8 @@ class Watched:
     beat: dict[str, Any] = field(default_factory=dict)
     spoke: float = 0.0
     """Time of the last sign of life, on the supervisor's own clock."""
+    suspended: float = 0.0
+    """Since when a signal keeps it stopped, on the same clock; 0 = it runs."""
 
 
 def write_state(
@@ -80,7 +82,7 @@ def write_state(
     """The table of processes that `lmgnn status` reads."""
     rows = [
         {
-            **{k: v for k, v in asdict(w).items() if k not in ("spec", "spoke")},
+            **{k: v for k, v in asdict(w).items() if k not in ("spec", "spoke", "suspended")},
             "name": w.spec.name,
             "role": w.spec.role,
             "host": cluster.hosts[w.spec.host].name,

@@ -158,6 +158,22 @@ def test_a_stopped_process_counts_as_a_hang(tree: Tree) -> None:
     assert nothing_left(tree)
 
 
+def test_a_stopped_server_is_the_hang_of_the_trainers_that_wait_for_it(tree: Tree) -> None:
+    job = start_training(tree, "--hang-timeout", "4s", FAKE_ASK_SERVERS="1")
+    state = json.loads((tree.latest / "state.json").read_text())
+    os.kill(next(row["pid"] for row in state["processes"] if row["name"] == "server-0"), signal.SIGSTOP)
+    stopped = time.monotonic()
+    assert job.wait(timeout=30) == 11
+    assert time.monotonic() - stopped < 4 + 10
+    first = outcome(tree)["first_failed"]
+    assert isinstance(first, dict)
+    assert (first["role"], first["rank"]) == ("server", 0)
+    assert "stopped by a signal" in first["reading"]
+    for name in ("trainer-0", "trainer-1", "server-0"):
+        assert "most recent call first" in (tree.latest / "logs" / "a1" / f"node-0-{name}.log").read_text()
+    assert nothing_left(tree)
+
+
 def test_servers_that_never_listen_are_a_hang(tree: Tree) -> None:
     result = tree.run("run", "--hang-timeout", "2s", FAKE_server_0="hang")
     assert result.returncode == 11

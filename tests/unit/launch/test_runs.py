@@ -16,7 +16,8 @@ import pytest
 from launch import runs, status
 from launch.__main__ import main
 from launch.cluster import local_cluster
-from launch.outcome import FirstFailed, Outcome, exit_code_of, reading_of, shell_code
+from launch.outcome import FirstFailed, Outcome, exit_code_of, shell_code
+from launch.reading import reading_of
 from launch.steps import last_json, partition_arguments
 from partition.errors import LockedError, UsageError
 from pipeline.config import TrainPlan, load_plan
@@ -200,6 +201,40 @@ def test_return_codes_have_a_class_a_shell_code_and_words(
     assert exit_code_of(returncode) == job
     assert shell_code(returncode) == shell
     assert re.search(words, reading_of(returncode))
+
+
+@pytest.mark.parametrize(
+    ("returncode", "tail", "kernel", "words"),
+    [
+        (
+            -9,
+            "",
+            True,
+            "SIGKILL: killed by the kernel because memory ran out; it held 3.0 GiB",
+        ),
+        (
+            -9,
+            "",
+            False,
+            "SIGKILL: killed, most likely because memory ran out; it held 3.0 GiB at",
+        ),
+        (
+            -6,
+            "after throwing 'std::bad_alloc'",
+            False,
+            "SIGABRT: memory ran out; it held 3.0",
+        ),
+        (1, "RuntimeError: [enforce fail] can't allocate memory: you tried", False, "code 1: memory ran out"),
+        (1, "torch.OutOfMemoryError: CUDA out of memory. Tried", False, "exit code 1: memory ran out"),
+        (1, "numpy._core._exceptions._ArrayMemoryError: Unable", False, "exit code 1: memory ran out"),
+        (-11, "MemoryErrors are no matter here", False, "SIGSEGV: crashed"),
+    ],
+)
+def test_a_lack_of_memory_is_told_with_what_the_process_held(
+    returncode: int, tail: str, kernel: bool, words: str
+) -> None:
+    told = reading_of(returncode, tail=tail, peak_bytes=3 << 30, kernel_out_of_memory=kernel)
+    assert words in told
 
 
 def test_an_outcome_is_written_whole(tmp_path: Path) -> None:

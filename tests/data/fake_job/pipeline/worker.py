@@ -1,11 +1,14 @@
 """Stands in for the real worker: keeps the contract of launch/plan.py over real sockets, trains nothing.
 
-FAKE_<ROLE>_<RANK> in the environment says what goes wrong: exit=N, signal=N, hang, forever, port.
+FAKE_<ROLE>_<RANK> in the environment says what goes wrong: exit=N, signal=N, hang, port,
+memory=LIMIT (in MB; 0 = none).
 """
 
 import faulthandler
 import json
 import os
+import resource
+import select
 import signal
 import socket
 import sys
@@ -38,6 +41,13 @@ def misbehave() -> None:
         sys.exit(int(number))
     if what == "signal":
         os.kill(os.getpid(), int(number))
+    if what == "memory":
+        if int(number):
+            resource.setrlimit(resource.RLIMIT_AS, (int(number) << 20, int(number) << 20))
+        held = []
+        while True:
+            held.append(b"x" * (16 << 20))
+            time.sleep(0.1)
     if what == "hang":
         while True:
             signal.pause()
@@ -64,8 +74,12 @@ def serve() -> None:
     misbehave()
     Path(ENV["LMGNN_READY_FILE"]).touch()
     clients = [listener.accept()[0] for _ in range(CLIENTS)]
-    for client in clients:
-        client.recv(1)
+    while clients:  # until all have said goodbye
+        for client in select.select(clients, [], [])[0]:
+            if client.recv(1):
+                client.send(b".")
+            else:
+                clients.remove(client)
 
 
 def save_and_leave(*_: object) -> None:
@@ -92,6 +106,9 @@ def train() -> None:
     while step < 3 or forever:
         step += 1
         time.sleep(0.05)
+        for link in links if ENV.get("FAKE_ASK_SERVERS") else []:
+            link.send(b"?")
+            link.recv(1)
         beat(step)
     for link in links:
         link.close()
