@@ -16,7 +16,7 @@ from launch.job import Job
 from launch.outcome import PASSED_ON, Interrupted, JobFailed, write_atomically
 from launch.plan import HostPorts, LaunchPlan, make_plan
 from launch.supervisor import Supervisor
-from launch.watch import Interrupts, Watched, write_state
+from launch.watch import STATE_FILE, Interrupts, Watched, write_state
 
 PORT_TAKEN = ("address already in use", "bind failed", "eaddrinuse")
 FIRST_WAIT_S = 1.0
@@ -101,7 +101,7 @@ def _attempt(job: Job, *, again: bool) -> None:
     supervisor = None
 
     def note(watched: Sequence[Watched]) -> None:
-        write_state(folder / "state.json", watched, job.cluster, attempt=job.attempt, phase="train")
+        write_state(folder / STATE_FILE, watched, job.cluster, attempt=job.attempt, phase="train")
 
     if again:
         job.cluster = job.backend.check(

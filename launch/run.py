@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from launch.job import Job, RunOptions
 from launch.outcome import Interrupted, JobFailed, Outcome
 from launch.plan import HostPorts, LaunchPlan, Paths, make_plan
 from launch.summary import show_results
-from launch.watch import Interrupts
+from launch.watch import STATE_FILE, STEPS_FILE, Interrupts, Watched, write_state
 from partition.errors import LMGNNError, UsageError
 from pipeline.config import TrainPlan, load_plan
 
@@ -144,8 +146,9 @@ def _complete(job: Job, outcome: Outcome) -> Outcome:
 
 
 def _do(job: Job) -> None:
-    logs = Path(job.paths.run) / "logs" / "steps"
-    with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
+    for name in (STATE_FILE, STEPS_FILE):  # a supervisor that was killed left its processes there as running
+        (Path(job.paths.run) / name).unlink(missing_ok=True)
+    with _on_the_head(job, "prepare") as head:
         partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=job.options.partition)
         job.paths = replace(job.paths, partition=str(partition))
         job.cluster = job.backend.check(job.cluster, job.paths, job.console, run_id=job.folder.run_id)
@@ -154,13 +157,23 @@ def _do(job: Job) -> None:
         arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
         head.run("leaks", "-m", "pipeline", "leaks", *arguments)
     train(job)
-    with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
+    with _on_the_head(job, "finish") as head:
         job.console.say("computing the baselines")
         head.run("baselines", "-m", "pipeline", "baselines", job.paths.run)
         job.console.say("writing the report")
         # The report tells time, memory and restarts; the last word on the run is written after it.
         _complete(job, Outcome(0, "done")).write(Path(job.paths.run))
         head.run("report", "-m", "pipeline", "report", job.paths.run)
+
+
+def _on_the_head(job: Job, phase: str) -> AbstractContextManager[steps.Steps]:
+    """An agent for the job's steps, which `lmgnn status` sees."""
+    run = Path(job.paths.run)
+
+    def note(watched: Sequence[Watched], head: ClusterSpec) -> None:
+        write_state(run / STEPS_FILE, watched, head, attempt=job.attempt, phase=phase)
+
+    return steps.on_the_head(job.paths, run / "logs" / "steps", job.console, job.interrupts, on_change=note)
 
 
 def _sum_up(job: Job, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from launch import runs
 from launch.console import Console
 from launch.outcome import class_of
 from launch.supervisor import KILL_GRACE_S, SAVE_GRACE_S
+from launch.watch import STATE_FILE, STEPS_FILE
 from partition.errors import HangError, UsageError
 
 POLL_S = 0.1
@@ -23,21 +24,32 @@ POLL_S = 0.1
 def read_status(path: Path) -> dict[str, Any]:
     """All that the files of a run say; works when everything is dead."""
     alive = runs.is_alive(path)
-    state = _read(path / "state.json")
-    outcome = _read(path / "outcome.json")
-    processes = []
-    for row in state.get("processes", []):
-        beat = _read(Path(row["heartbeat"])) if row["heartbeat"] else {}
-        with contextlib.suppress(OSError):
-            row["heartbeat_age_s"] = round(time.time() - Path(row["heartbeat"]).stat().st_mtime, 1)
-        processes.append({**row, "beat": beat or row["beat"], "alive": alive and row["returncode"] is None})
+    state, around = _read(path / STATE_FILE), _read(path / STEPS_FILE)
+    processes = [_process(row, alive=alive) for row in state.get("processes", [])]
+    steps = [_process(row, alive=alive) for row in around.get("processes", [])]
+    first = [row["beat"] for row in processes if (row["role"], row["rank"]) == ("trainer", 0)]
+    beat = first[0] if first else {}
+    phase = around.get("phase", "")
+    if phase != "finish":
+        phase = state.get("phase", phase)
     return {
         "run": str(path),
         "running": alive,
+        "phase": phase,
+        "stage": beat.get("stage", ""),
+        "step": beat.get("step", 0),
         "attempt": state.get("attempt", 0),
-        "outcome": {} if alive else outcome,
-        "processes": processes,
+        "outcome": {} if alive else _read(path / "outcome.json"),
+        "processes": [*processes, *(row for row in steps if row["alive"] or row["returncode"])],
     }
+
+
+def _process(row: dict[str, Any], *, alive: bool) -> dict[str, Any]:
+    """A row of a table of processes with its last sign of life; `alive`: the run's supervisor is."""
+    beat = _read(Path(row["heartbeat"])) if row["heartbeat"] else {}
+    with contextlib.suppress(OSError):
+        row["heartbeat_age_s"] = round(time.time() - Path(row["heartbeat"]).stat().st_mtime, 1)
+    return {**row, "beat": beat or row["beat"], "alive": alive and row["returncode"] is None}
 
 
 def show_status(status: dict[str, Any], console: Console) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from launch.console import Console
 from launch.outcome import JobFailed
 from launch.plan import ERROR_MARK, Paths, step_spec
 from launch.supervisor import Supervisor
-from launch.watch import Interrupts
+from launch.watch import Interrupts, Watched
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from pipeline.config import TrainPlan
@@ -48,14 +48,28 @@ class Steps:
 
 
 @contextlib.contextmanager
-def on_the_head(paths: Paths, logs: Path, console: Console, interrupts: Interrupts) -> Iterator[Steps]:
-    """An agent for steps, ended with the block."""
+def on_the_head(
+    paths: Paths,
+    logs: Path,
+    console: Console,
+    interrupts: Interrupts,
+    *,
+    on_change: Callable[[Sequence[Watched], ClusterSpec], None] = lambda *_: None,
+) -> Iterator[Steps]:
+    """An agent for steps, ended with the block; `on_change` is told of every start and end."""
     logs.mkdir(parents=True, exist_ok=True)
     head = local_cluster(nodes=1, trainers_per_host=1, servers_per_host=1)
     backend = LocalBackend()
     try:
         links = backend.start(head, run_id="", paths=paths, logs=logs / "agent")
-        supervisor = Supervisor(links, head, console=console, interrupts=interrupts, hang_timeout_s=0)
+        supervisor = Supervisor(
+            links,
+            head,
+            console=console,
+            interrupts=interrupts,
+            hang_timeout_s=0,
+            on_change=lambda watched: on_change(watched, head),
+        )
         yield Steps(supervisor, paths, logs)
     finally:
         backend.close()

@@ -14,6 +14,10 @@ from launch.cluster import ClusterSpec
 from launch.outcome import write_atomically
 from launch.plan import ProcessSpec
 
+STATE_FILE = "state.json"
+"""Of a run: graph servers and trainers of its newest attempt."""
+STEPS_FILE = "steps.json"
+"""Of a run: what comes before and after them, on the head."""
 TOGETHER_S = 2.0
 """SIGTERMs that follow each other faster are one wish: Slurm sends it to the process and to its parents,
 and those hand it on. An impatient person has Ctrl-C, which is counted each time."""

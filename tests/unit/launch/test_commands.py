@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.launch_tree import Tree, make_tree
+from launch.status import read_status
+from tests.launch_tree import Tree, make_tree, wait_for
 
 
 @pytest.fixture
@@ -45,6 +47,29 @@ def test_only_the_first_trainer_shows_progress_and_a_warning_is_shown_once(tree:
     assert "» joint step 1/3 rank 0" in shown
     assert "rank 1" not in shown
     assert shown.count("WARNING one for all") == 1
+
+
+def test_status_tells_step_and_processes_at_any_moment(tree: Tree) -> None:
+    job = tree.start("run", "--run-dir", str(tree.path / "seen"))
+    run = tree.path / "seen"
+    seen = []
+    wait_for((run / "run.json").exists)
+    while job.poll() is None:
+        seen.append(read_status(run))
+        time.sleep(0.01)
+    assert job.returncode == 0
+    working = [status for status in seen if status["running"] and status["processes"]]
+    assert list(dict.fromkeys(status["phase"] for status in working)) == ["prepare", "train", "finish"]
+    assert all({"host", "role", "rank"} <= set(row) for status in working for row in status["processes"])
+    steps = [status["step"] for status in seen]
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (0, 3)
+    roles = {phase: set() for phase in ("prepare", "train", "finish")}
+    for status in working:
+        roles[status["phase"]] |= {row["role"] for row in status["processes"]}
+    assert roles["prepare"] == {"partition", "leaks"}
+    assert roles["train"] == {"server", "trainer"}
+    assert roles["finish"] == {"server", "trainer", "baselines", "report"}
 
 
 def test_json_is_the_only_thing_on_stdout(tree: Tree) -> None:
