@@ -15,11 +15,11 @@ from toy import REPO
 DEADLINE_S = 400.0
 
 
-def start(plan: Path, run: Path, *flags: str) -> subprocess.Popen[bytes]:
-    """`lmgnn run` into a run folder, its output in a file beside it."""
+def start(plan: Path, run: Path, *flags: str, code: Path = REPO) -> subprocess.Popen[bytes]:
+    """`lmgnn run` of a checkout into a run folder, its output in a file beside it."""
     argv = [sys.executable, "-P", "-m", "launch", "run", "--config", str(plan), "--run-dir", str(run), *flags]
     log = open(run.parent / f"{run.name}.log", "wb")  # noqa: SIM115 (the child's)
-    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=log, stderr=log)
+    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(code)}, stdout=log, stderr=log)
 
 
 def last_step(run: Path) -> tuple[str, int]:
@@ -51,6 +51,19 @@ def victim(run: Path, name: str) -> int:
         if wanted | {number} <= environment:
             return int(entry.name)
     raise AssertionError(f"no {name} is running")
+
+
+def processes_of(run: Path) -> list[str]:
+    """Command lines of processes that work for a run, on whatever host of this machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if f"LMGNN_RUN={run}\0".encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+    return found
 
 
 def kill_in(run: Path, process: subprocess.Popen[bytes], stage: str, name: str, *, after: int) -> None:

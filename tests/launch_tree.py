@@ -108,9 +108,10 @@ def make_tree(path: Path) -> Tree:
     return Tree(path)
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
-    """Return once the condition holds; AssertionError after the deadline."""
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], object], *, seconds: float = 30.0) -> float:
+    """Return once the condition holds, with the seconds that it took; AssertionError after the deadline."""
+    start = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
+        assert time.monotonic() < start + seconds, "the condition did not come true in time"
         time.sleep(0.05)
+    return time.monotonic() - start

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kills import processes_of
 
 from tests.hosts.ssh_hosts import SshHosts, can_make_hosts, environment, ssh_hosts
 from tests.launch_tree import wait_for
@@ -81,19 +82,6 @@ def start(hosts: SshHosts, argv: list[str], log: Path) -> subprocess.Popen[bytes
         )
 
 
-def processes_of(run: Path) -> list[str]:
-    """Command lines of processes that work for a run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if f"LMGNN_RUN={run}\0".encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:
-                continue
-    return found
-
-
 def in_warm_up(run: Path) -> bool:
     """Whether the third stage is past a checkpoint of its own."""
     return len(list(run.glob("checkpoints/*-warm/checkpoint.json"))) > 0
@@ -120,25 +108,96 @@ def test_by_hostfile_the_figures_are_those_of_this_machine(
     wait_for(lambda: nothing_left(hosts, run, 1, 2), seconds=60)
 
 
-def test_kill_9_of_a_trainer_on_host_2_changes_no_figure(work: Path, local: Figures, hosts: SshHosts) -> None:
-    run = work / "killed"
+def recovered(run: Path) -> bool:
+    """Whether the second attempt is past a step."""
+    beat = run / "live" / "a2" / "trainer-0.json"
+    try:
+        return json.loads(beat.read_text())["phase"] == "train"
+    except (OSError, ValueError):
+        return False
+
+
+@pytest.mark.parametrize(("victim", "told"), [("trainer-3", "trainer 3"), ("server-1", "server 1")])
+def test_kill_9_of_a_process_on_host_2_changes_no_figure(
+    work: Path,
+    local: Figures,
+    hosts: SshHosts,
+    victim: str,
+    told: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    run = work / f"killed-{victim}"
     flags = [*hosts.flags("host1", "host2"), "--max-restarts", "1"]
-    job = start(hosts, smoke(work, run, *flags), work / "killed.log")
+    log = run.with_suffix(".log")
+    job = start(hosts, smoke(work, run, *flags), log)
     wait_for(lambda: in_warm_up(run), seconds=300)
     state = json.loads((run / "state.json").read_text())
-    pid = next(row["pid"] for row in state["processes"] if row["name"] == "trainer-3")
+    pid = next(row["pid"] for row in state["processes"] if row["name"] == victim)
     subprocess.run(hosts.in_processes_of(2, ["kill", "-9", str(pid)]), check=True)
+    record_property("detected_s", wait_for(lambda: "failed: SIGKILL" in log.read_text(), seconds=10))
+    record_property("recovered_s", wait_for(lambda: recovered(run), seconds=200))
     said = check_end(job, run, local)
-    assert "trainer 3 @ host2 failed: SIGKILL" in said
+    assert f"{told} @ host2 failed: SIGKILL" in said
     assert json.loads((run / "outcome.json").read_text())["restarts"] == 1
     wait_for(lambda: nothing_left(hosts, run, 1, 2), seconds=60)
 
 
-def test_a_spare_host_goes_on_with_the_same_figures(work: Path, local: Figures, hosts: SshHosts) -> None:
+def test_a_spare_host_goes_on_with_the_same_figures(
+    work: Path, local: Figures, hosts: SshHosts, record_property: Callable[[str, object], None]
+) -> None:
     run = work / "spare"
     job = start(hosts, smoke(work, run, *hosts.flags(), "--max-restarts", "1"), work / "spare.log")
     wait_for(lambda: in_warm_up(run), seconds=300)
     hosts.lose_power(2)
-    wait_for(lambda: "is lost" in (work / "spare.log").read_text(), seconds=120)
+    record_property("detected_s", wait_for(lambda: "is lost" in (work / "spare.log").read_text(), seconds=10))
+    record_property("recovered_s", wait_for(lambda: recovered(run), seconds=200))
     assert "host3 takes the place of host2" in check_end(job, run, local)
     wait_for(lambda: nothing_left(hosts, run, 1, 3), seconds=60)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "part1/graph.dgl": lambda whole: _flipped(whole),
+    "part1/node_feat.dgl": lambda whole: _flipped(whole),
+    "part1/edge_feat.dgl": lambda whole: _flipped(whole),
+    "part1/tokens/note.values.npy": lambda whole: whole[: len(whole) // 2],
+    "part1/tokens/note.offsets.npy": lambda whole: _flipped(whole),
+    "part1/ids/note.parquet": lambda whole: whole[:-1],
+    "part1/targets/edges/cites.parquet": lambda whole: b"",
+    "graph.json": lambda whole: _flipped(whole),
+    "manifest.json": lambda whole: _flipped(whole),
+}
+"""A file of each class that host 2 reads, and what becomes of it there."""
+
+
+def _flipped(whole: bytes) -> bytes:
+    """One bit of the middle byte turned over."""
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :]
+
+
+def test_a_damaged_file_on_a_host_is_refused_with_its_name_and_checksum(
+    work: Path, local: Figures, hosts: SshHosts
+) -> None:
+    (partition,) = [path.parent for path in (work / "store").glob("*/manifest.json")]
+    listed = json.loads((partition / "manifest.json").read_text())["files"]
+    (hosts.folder / "damaged").mkdir()
+    for number, (name, damage) in enumerate(DAMAGES.items()):
+        whole = (partition / name).read_bytes()
+        damaged = hosts.folder / "damaged" / str(number)
+        damaged.write_bytes(damage(whole))
+        hosts.run(2, "mount", "--bind", str(damaged), str(partition / name))
+        log = work / f"damaged-{number}.log"
+        run = work / f"damaged-{number}"
+        job = start(hosts, smoke(work, run, *hosts.flags("host1", "host2")), log)
+        assert job.wait(timeout=120) == 13, f"{name}: {log.read_text()}"
+        (error,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+        assert f"error: host2: {partition / name}: " in error
+        if len(damaged.read_bytes()) == len(whole):
+            whole_sum = hashlib.sha256(whole).hexdigest()
+            assert listed.get(name, {"sha256": whole_sum})["sha256"] == whole_sum
+            assert f"sha256 is {hashlib.sha256(damage(whole)).hexdigest()}, expected {whole_sum}" in error
+        else:
+            assert f"{len(damage(whole))} bytes, expected {len(whole)}" in error
+        # umount reads its own mounts in /proc, which has the host's processes alone.
+        subprocess.run(hosts.in_processes_of(2, ["umount", str(partition / name)]), check=True)
+        assert not processes_of(run)
