@@ -1,4 +1,4 @@
-"""Real trainers of which one does not go on: found within the limit, every stack in the logs, nothing left."""
+"""Real trainers of which one does not go on: found in time, every stack in the logs, nothing left."""
 
 from __future__ import annotations
 
