@@ -127,6 +127,7 @@ def _attempt(job: Job, *, again: bool) -> None:
         if supervisor:
             supervisor.stop()
             job.peak_bytes = max(job.peak_bytes, supervisor.peak_bytes)
+            supervisor.close()
         job.backend.close()
 
 

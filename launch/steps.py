@@ -70,7 +70,8 @@ def on_the_head(
             hang_timeout_s=0,
             on_change=lambda watched: on_change(watched, head),
         )
-        yield Steps(supervisor, paths, logs)
+        with contextlib.closing(supervisor):
+            yield Steps(supervisor, paths, logs)
     finally:
         backend.close()
 

@@ -128,6 +128,10 @@ class Supervisor:
         while time.monotonic() < deadline and not self._all_stopped():
             self._turn()
 
+    def close(self) -> None:
+        """Give back its own descriptor; a job may have as many attempts as it makes progress."""
+        self._selector.close()
+
     def dump_stacks(self) -> None:
         """Ask every process for its stacks (faulthandler writes them into the logs)."""
         for link in self._links:

@@ -10,60 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.ssh_hosts import SshHosts, can_make_hosts, ssh_hosts
-from tests.launch_tree import ROOT, Tree, make_tree, wait_for
+from tests.hosts.slurm_queue import Queue, can_queue
+from tests.hosts.ssh_hosts import ssh_hosts
+from tests.launch_tree import ROOT, make_tree, wait_for
 
-SCRIPT = Path(__file__).with_name("slurm.sh")
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(
-        not (can_make_hosts() and all(map(shutil.which, ("slurmctld", "slurmd", "munged", "srun")))),
+        not can_queue(),
         reason="needs root, iproute2, openssh-server, slurm-wlm and munge",
     ),
 ]
-
-
-class Queue:
-    """A Slurm over two hosts, and a tree with the stand-ins for trainers to submit from."""
-
-    def __init__(self, tree: Tree, hosts: SshHosts) -> None:
-        self.tree, self._hosts = tree, hosts
-        self.environment = {**tree.environment({}), "SLURM_CONF": str(hosts.folder / "slurm.conf")}
-        self._process = subprocess.Popen(
-            hosts.on_head(["bash", str(SCRIPT), str(hosts.count), str(hosts.folder)]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
-
-    def on_head(self, *argv: str, **fakes: str) -> str:
-        result = subprocess.run(
-            self._hosts.on_head(argv),
-            env=self.environment | fakes,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    def submit(self, *flags: str, **fakes: str) -> tuple[str, Path]:
-        """Number and run folder of a job over both nodes."""
-        said = self.on_head(*self.tree.command("submit", "--nodes", "2", *flags), **fakes)
-        job, run = said.strip().removeprefix("job ").split(", run ")
-        return job, Path(run)
-
-    def state(self, job: str) -> str:
-        shown = self.on_head("scontrol", "--oneliner", "show", "job", job)
-        return next(w for w in shown.split() if w.startswith("JobState=")).removeprefix("JobState=")
-
-    def close(self) -> None:
-        try:
-            self._process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
 
 
 @pytest.fixture

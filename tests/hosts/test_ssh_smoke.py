@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kills import processes_of
 
+from tests.hosts.smoke_job import REPO, Figures, figures, run_here, smoke
 from tests.hosts.ssh_hosts import SshHosts, can_make_hosts, environment, ssh_hosts
 from tests.launch_tree import wait_for
 
-Figures = dict[tuple[str, str, int, str], float]
-"""(event, stage, step, metric) -> what was measured."""
-REPO = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.drill,
     pytest.mark.root,
@@ -37,42 +34,11 @@ def hosts(tmp_path: Path) -> Iterator[SshHosts]:
         yield made
 
 
-def smoke(work: Path, run: Path, *flags: str) -> list[str]:
-    """The command of the smoke job over two hosts, with graph and store in `work`."""
-    settings = {"graph.path": work / "graph", "partition.store": work / "store"}
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-P", "-m", "launch", "run", "--config", str(REPO / "examples" / "smoke.toml")]
-    return [*command, *sets, "--nodes", "2", "--run-dir", str(run), *flags]
-
-
 @pytest.fixture(scope="module")
 def local(work: Path) -> Figures:
     """Figures of the undisturbed job, on two hosts simulated on this machine."""
-    result = subprocess.run(
-        smoke(work, work / "local"),
-        env=environment(REPO),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    run_here(smoke(work, work / "local"))
     return figures(work / "local")
-
-
-def figures(run: Path) -> Figures:
-    """Everything measured: losses of all steps, validation at every evaluation, the test figure."""
-    found: Figures = {}
-    for line in (run / "events.jsonl").read_text().splitlines():
-        event = json.loads(line)
-        what = {"step": "loss", "eval": "value"}.get(event["event"])
-        if what:
-            found[event["event"], event["stage"], event["step"], event.get("metric", "")] = event[what]
-    kinds = [kind for kind, *_ in found]
-    assert kinds.count("step") > 10
-    assert kinds.count("eval") > 2
-    found["test", "", 0, ""] = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]["test"]
-    return found
 
 
 def start(hosts: SshHosts, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
