@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
 
 from tests.hosts.ssh_hosts import SshHosts, can_make_hosts, ssh_hosts
+from tests.hosts.ssh_job import finish, left, outcome, start, training
 from tests.launch_tree import Tree, make_tree, wait_for
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not can_make_hosts(), reason="needs root, iproute2 and openssh-server"),
 ]
-FAKES = ("FAKE_FOREVER", "FAKE_ONLY_FIRST", "FAKE_trainer_3", "FAKE_trainer_1")
 
 
 @pytest.fixture
@@ -29,41 +30,6 @@ def tree(tmp_path: Path) -> Tree:
 def hosts(tmp_path: Path) -> Iterator[SshHosts]:
     with ssh_hosts(3, tmp_path / "hosts") as made:
         yield made
-
-
-def start(tree: Tree, hosts: SshHosts, *arguments: str, **fakes: str) -> subprocess.Popen[str]:
-    exports = [word for name in fakes if name in FAKES for word in ("--export", name)]
-    with (tree.path / "lmgnn.log").open("w") as log:
-        return subprocess.Popen(
-            hosts.on_head(tree.command("run", *arguments, *exports)),
-            env=tree.environment(fakes),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
-
-
-def finish(tree: Tree, job: subprocess.Popen[str], *, seconds: float = 300) -> tuple[int, str]:
-    """Exit code and output."""
-    code = job.wait(timeout=seconds)
-    return code, (tree.path / "lmgnn.log").read_text()
-
-
-def outcome(tree: Tree) -> dict:
-    return json.loads((tree.latest / "outcome.json").read_text())
-
-
-def training(tree: Tree, attempt: int = 1, trainers: int = 4) -> bool:
-    return len(list(tree.latest.glob(f"live/a{attempt}/trainer-*.json"))) == trainers
-
-
-def left(tree: Tree, hosts: SshHosts, *numbers: int) -> list[str]:
-    """Processes, listeners and segments that a job should not leave."""
-    found = tree.processes()
-    for number in numbers:
-        found += hosts.listeners(number) + hosts.segments(number)
-    return found
 
 
 def test_a_job_runs_on_the_hosts_of_the_file_and_leaves_nothing(tree: Tree, hosts: SshHosts) -> None:
@@ -132,6 +98,17 @@ def test_other_software_is_refused_by_name(tree: Tree, hosts: SshHosts) -> None:
     assert code == 12
     assert "error: host2: our code " in said
     assert " instead of " in said
+
+
+def test_another_torch_is_refused_with_both_versions(tree: Tree, hosts: SshHosts) -> None:
+    (metadata,) = [f for f in distribution("torch").files or () if f.name == "METADATA"]
+    theirs = hosts.folder / "METADATA"
+    whole, ours = metadata.locate(), version("torch")
+    theirs.write_text(whole.read_text().replace(f"Version: {ours}\n", "Version: 1.0.0\n", 1))
+    hosts.run(2, "mount", "--bind", str(theirs), str(whole))
+    code, said = finish(tree, start(tree, hosts, *hosts.flags()))
+    assert code == 12
+    assert f"error: host2: torch 1.0.0 instead of {ours}" in said
 
 
 def test_a_full_shm_and_a_missing_run_folder_are_both_told(tree: Tree, hosts: SshHosts) -> None:
@@ -204,12 +181,14 @@ def test_secrets_are_in_no_command_line_and_no_file(tree: Tree, hosts: SshHosts)
     assert found.stdout == b""
 
 
-def test_kill_9_of_the_head_ends_the_processes_of_all_hosts(tree: Tree, hosts: SshHosts) -> None:
+def test_kill_9_of_the_head_ends_the_processes_of_all_hosts(
+    tree: Tree, hosts: SshHosts, record_property: Callable[[str, object], None]
+) -> None:
     job = start(tree, hosts, *hosts.flags("host1", "host2"), FAKE_FOREVER="1")
     wait_for(lambda: training(tree), seconds=120)
     job.kill()
     job.wait()
-    wait_for(lambda: not left(tree, hosts, 1, 2), seconds=60)
+    record_property("gone_s", wait_for(lambda: not left(tree, hosts, 1, 2), seconds=10))
 
 
 def test_kill_9_of_a_trainer_is_survived(tree: Tree, hosts: SshHosts) -> None:
@@ -223,14 +202,30 @@ def test_kill_9_of_a_trainer_is_survived(tree: Tree, hosts: SshHosts) -> None:
     wait_for(lambda: not left(tree, hosts, 1, 2), seconds=60)
 
 
-@pytest.mark.parametrize("loss", ["power", "network"])
-def test_a_spare_host_takes_the_place_of_a_lost_one(tree: Tree, hosts: SshHosts, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("wish", "code"),
+    [("exit=2", 2), ("exit=3", 3), ("exit=13", 13), ("exit=14", 14), ("exit=1", 10), ("signal=11", 10)],
+)
+def test_the_exit_code_is_that_of_the_first_failure_on_any_host(
+    tree: Tree, hosts: SshHosts, wish: str, code: int
+) -> None:
+    job = start(tree, hosts, *hosts.flags("host1", "host2"), FAKE_FOREVER="1", FAKE_trainer_3=wish)
+    assert finish(tree, job)[0] == code
+    first = outcome(tree)["first_failed"]
+    assert (first["host"], first["rank"]) == ("host2", 3)
+
+
+@pytest.mark.parametrize(("loss", "limit"), [("power", 10), ("network", 45)])
+def test_a_spare_host_takes_the_place_of_a_lost_one(
+    tree: Tree, hosts: SshHosts, loss: str, limit: float, record_property: Callable[[str, object], None]
+) -> None:
     flags = [*hosts.flags(), "--nodes", "2", "--max-restarts", "1"]
     fakes = {"FAKE_FOREVER": "1", "FAKE_ONLY_FIRST": "1"}
     job = start(tree, hosts, *flags, **fakes)
     wait_for(lambda: training(tree), seconds=120)
     hosts.lose_power(2) if loss == "power" else hosts.cut_off(2)
-    wait_for(lambda: "host host2 is lost" in (tree.path / "lmgnn.log").read_text(), seconds=120)
+    log = tree.path / "lmgnn.log"
+    record_property("detected_s", wait_for(lambda: "host host2 is lost" in log.read_text(), seconds=limit))
     code, said = finish(tree, job)
     assert code == 0, said
     assert "host3 takes the place of host2" in said
