@@ -70,6 +70,7 @@ class Setting:
 TRAINED = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=1e-4")
 SAMPLER = ("model.sampler=labor",)
 BOUND = ("cache.mode=bounded", "cache.max_age=16")
+OLDER = ("cache.mode=bounded", "cache.max_age=64", "cache.refresh=0.02")
 LABOR = (*TRAINED, *SAMPLER, *BOUND)
 HALF = ("tasks.TASK.negative_mix={ anywhere = 0.5, part = 0.5 }", "tasks.TASK.log_q=true")
 NEAR = ("tasks.TASK.negative_mix={ clusters = 1.0 }",)
@@ -77,15 +78,17 @@ SETTINGS = (
     Setting("joint", (*TRAINED, "cache.mode=exact")),
     Setting("paper", (*TRAINED, "cache.mode=unbounded")),
     Setting("recommended", LABOR, HALF),
+    Setting("older", (*TRAINED, *SAMPLER, *OLDER), HALF),
     Setting("frozen", ("stages.joint.kind=gnn_warm",)),
     Setting("tight", (*LABOR, "stages.joint.clusters=2"), NEAR, seeds=1),
     Setting("bounded", (*TRAINED, *BOUND), seeds=1),
     Setting("labor", (*TRAINED, *SAMPLER, "cache.mode=unbounded"), seeds=1),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
 )
-"""`frozen` trains the graph encoder alone, so what it reaches is not the language model's doing; `tight`
-takes targets and all negatives from two clusters; `bounded` and `labor` are `paper` with one of the two
-knobs of `recommended` each; `longer` is `recommended` with four times the targets."""
+"""`older` is `recommended` with embeddings of up to 64 steps; `frozen` trains the graph encoder alone, so
+what it reaches is not the language model's doing; `tight` takes targets and all negatives from two clusters;
+`bounded` and `labor` are `paper` with one of the two knobs of `recommended` each; `longer` is `recommended`
+with four times the targets."""
 
 
 def main() -> int:
