@@ -21,6 +21,7 @@ CHUNK_EDGES = 1 << 19
 """Edges handled at a time."""
 MAX_NODES = 2**31 - 1
 _MAX_WEIGHT = 2**31 - 1
+_NAMES = ("indptr", "indices", "weights")
 
 Chunks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Edges as (int C, int C) arrays of nodes; called twice."""
@@ -79,6 +80,17 @@ def build(folder: Path, nodes: int, chunks: Chunks, *, range_records: int = RANG
             yield Records(np.concatenate([left, right]), np.concatenate([right, left]))
 
     return _from_records(folder, nodes, both_ways, range_records)
+
+
+def open_graph(folder: Path) -> DiskGraph:
+    """A graph that was made in this folder."""
+    weighted = (folder / "weights").exists()
+    return DiskGraph(
+        folder,
+        _mapped(folder / "indptr", np.int64),
+        _mapped(folder / "indices", np.int32),
+        _mapped(folder / "weights", np.int32) if weighted else None,
+    )
 
 
 def contracted(
@@ -164,28 +176,19 @@ class _Writer:
 
     def graph(self) -> DiskGraph:
         """What was written; the files are closed by then."""
-        indptr, indices, weights = (self._folder / name for name in _NAMES)
         if not self._weighted:
-            weights.unlink()
-        return DiskGraph(
-            self._folder,
-            _mapped(indptr, np.int64),
-            _mapped(indices, np.int32),
-            _mapped(weights, np.int32) if self._weighted else None,
-        )
-
-
-_NAMES = ("indptr", "indices", "weights")
+            (self._folder / "weights").unlink()
+        return open_graph(self._folder)
 
 
 def _put(file: IO[bytes], values: np.ndarray) -> None:
-    file.write(memoryview(np.ascontiguousarray(values)).cast("B"))
+    file.write(np.ascontiguousarray(values).data.cast("B"))
 
 
 def _mapped(path: Path, dtype: type) -> np.ndarray:
     """A file's numbers, not to be changed; nothing can be mapped of an empty file."""
     if path.stat().st_size:
         return np.asarray(np.memmap(path, dtype, mode="r"))
-    empty = np.zeros(0, dtype=dtype)
+    empty: np.ndarray = np.zeros(0, dtype=dtype)
     empty.flags.writeable = False
     return empty

@@ -1,4 +1,4 @@
-"""Records sorted by (row, column) that need not fit in memory: put aside by ranges of rows, read back in order.
+"""Records sorted by (row, column) that need not fit in memory: put aside by ranges of rows, read in order.
 
 Owns two scratch files and how equal records are added up. Knows nothing of graphs.
 Shape letters: R records, B ranges of rows.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +18,7 @@ import numpy as np
 RANGE_RECORDS = 1 << 20
 """Records of a range, hubs apart: 8 MB of keys, and four times that while they are sorted."""
 _BINS = 1 << 16
-"""Records are counted in so many bins of rows, not row by row: the count takes half a megabyte at any size."""
+"""Records are counted in so many bins of rows, not row by row: half a megabyte at any size."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def in_order(
     with _Spill(folder, starts, capacity) as spill:
         for records in source():
             spill.add(*_added_up(*_keys(records)))
-        for index, (first, last) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
-            yield int(first), int(last), *_added_up(*spill.take(index))
+        for index, (first, last) in enumerate(pairwise(starts.tolist())):
+            yield first, last, *_added_up(*spill.take(index))
 
 
 def _ranges(rows: int, source: Source, range_records: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 B + 1, first row of each range, then `rows`; int64 B, records of each, repeated ones counted)."""
+    """(int64 B + 1, first row of each range, then `rows`; int64 B, records of each, repeats included)."""
     shift = max(0, (rows - 1).bit_length() - _BINS.bit_length() + 1)
     bins = (rows >> shift) + 1
     counts = np.zeros(bins, dtype=np.int64)
@@ -136,7 +137,7 @@ class _Spill:
 
 def _write(file: int, values: np.ndarray, place: int) -> None:
     """All of an array at a place in a file; not through a map, where a full disk kills the process."""
-    left = memoryview(values).cast("B")
+    left = values.data.cast("B")
     while left:
         written = os.pwrite(file, left, place)
         left, place = left[written:], place + written
