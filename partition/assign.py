@@ -199,7 +199,8 @@ class _Cutter:
         largest = int(degrees.argmax())
         nodes = int((piece == largest).sum())
         edges = -int(-degrees[largest] // 2)
-        return choose(self._method, nodes=nodes, edges=edges, memory=self._memory)
+        weighted = self._graph.weights is not None
+        return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._memory)
 
     def _split(self, cut: Method, members: np.ndarray, blocks: int) -> np.ndarray:
         """int64, block of each member; contiguous chunks where there is no structure to follow."""

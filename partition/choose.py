@@ -10,9 +10,22 @@ from dataclasses import dataclass
 from partition.memory import size_words
 from partition.methods import AUTO, check_method
 
-METIS_EDGE_BYTES = 190
-KAMINPAR_EDGE_BYTES = 48
-NODE_BYTES = 64
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a method takes at most, measured by benchmarks/partitioners.py."""
+
+    edge: int
+    weighted_edge: int
+    """Where edges differ in weight: parallel ones in the tables, or both directions of a relation."""
+    node: int
+
+    def bytes(self, *, nodes: int, edges: int, weighted: bool) -> int:
+        return edges * (self.weighted_edge if weighted else self.edge) + nodes * self.node
+
+
+NEEDS = {"metis": Need(190, 190, 130), "kaminpar": Need(48, 80, 40)}
+"""In the order of preference; where none fits, edges stay on disk."""
 
 
 @dataclass(frozen=True)
@@ -23,24 +36,19 @@ class Choice:
     why: str
 
 
-def choose(asked: str, *, nodes: int, edges: int, memory: int) -> Choice:
+def choose(asked: str, *, nodes: int, edges: int, weighted: bool, memory: int) -> Choice:
     """The method asked for; for "auto", the first that fits: METIS, KaMinPar, semi-external.
 
-    UsageError for an unknown name.
+    `memory` is in bytes. UsageError for an unknown name.
     """
     check_method(asked)
     if asked != AUTO:
         return Choice(asked, "asked for")
     size = f"{edges:,} edges and {nodes:,} nodes"
-    needs = {
-        name: edges * edge_bytes + nodes * NODE_BYTES
-        for name, edge_bytes in (("metis", METIS_EDGE_BYTES), ("kaminpar", KAMINPAR_EDGE_BYTES))
-    }
-    for name, need in needs.items():
+    need = 0
+    for name, of in NEEDS.items():
+        need = of.bytes(nodes=nodes, edges=edges, weighted=weighted)
         if need <= memory:
             return Choice(name, f"{size} need about {size_words(need)} of {size_words(memory)}")
-    least = size_words(needs["kaminpar"])
-    return Choice(
-        "semi-external",
-        f"{size} would need {least} in memory, there are {size_words(memory)}: edges stay on disk",
-    )
+    why = f"{size} need about {size_words(need)} of memory, more than {size_words(memory)}: they stay on disk"
+    return Choice("semi-external", why)

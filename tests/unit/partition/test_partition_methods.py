@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from partition import semi_external
 from partition.assign import assign
-from partition.choose import KAMINPAR_EDGE_BYTES, METIS_EDGE_BYTES, NODE_BYTES, choose
+from partition.choose import NEEDS, choose
 from partition.csr import DiskGraph, build
 from partition.errors import UsageError
 from partition.methods import METHODS, most_weight
@@ -174,39 +174,46 @@ def test_a_block_that_is_too_heavy_gives_nodes_away(tmp_path: Path) -> None:
     assert np.bincount(block, weights, minlength=4).max() <= most_weight(weights, 4)
 
 
-NODES, EDGES = 1000, 100_000
+SIZE = {"nodes": 1000, "edges": 100_000}
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
-    ("memory", "expected"),
+    ("name", "less", "expected"),
     [
-        (EDGES * METIS_EDGE_BYTES + NODES * NODE_BYTES, "metis"),
-        (EDGES * METIS_EDGE_BYTES + NODES * NODE_BYTES - 1, "kaminpar"),
-        (EDGES * KAMINPAR_EDGE_BYTES + NODES * NODE_BYTES, "kaminpar"),
-        (EDGES * KAMINPAR_EDGE_BYTES + NODES * NODE_BYTES - 1, "semi-external"),
-        (1, "semi-external"),
+        ("metis", 0, "metis"),
+        ("metis", 1, "kaminpar"),
+        ("kaminpar", 0, "kaminpar"),
+        ("kaminpar", 1, "semi-external"),
     ],
 )
-def test_auto_takes_the_first_that_fits(memory: int, expected: str) -> None:
-    choice = choose("auto", nodes=NODES, edges=EDGES, memory=memory)
+def test_auto_takes_the_first_that_fits(name: str, less: int, expected: str, weighted: bool) -> None:
+    memory = NEEDS[name].bytes(**SIZE, weighted=weighted) - less
+    choice = choose("auto", **SIZE, weighted=weighted, memory=memory)
     assert choice.method == expected
     assert "100,000 edges and 1,000 nodes" in choice.why
 
 
+def test_edges_that_differ_in_weight_need_more() -> None:
+    memory = NEEDS["kaminpar"].bytes(**SIZE, weighted=False)
+    assert choose("auto", **SIZE, weighted=False, memory=memory).method == "kaminpar"
+    assert choose("auto", **SIZE, weighted=True, memory=memory).method == "semi-external"
+
+
 def test_a_method_that_was_asked_for_is_taken_whatever_it_needs() -> None:
-    assert choose("metis", nodes=NODES, edges=EDGES, memory=1).method == "metis"
+    assert choose("metis", **SIZE, weighted=False, memory=1).method == "metis"
 
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="kaminpar"):
-        choose("kamipar", nodes=1, edges=1, memory=1)
+        choose("kamipar", **SIZE, weighted=False, memory=1)
 
 
 def test_auto_chooses_level_by_level(tmp_path: Path) -> None:
     """What is too large as a whole may fit once it is cut."""
     graph, _ = planted(tmp_path / "graph", groups=16, size=100)
     weights = np.full(graph.nodes, 100)
-    memory = (graph.edges * METIS_EDGE_BYTES + graph.nodes * NODE_BYTES) // 2
+    memory = NEEDS["metis"].bytes(nodes=graph.nodes, edges=graph.edges, weighted=True) * 2 // 3
     levels = {"hosts": 4, "trainers": 2, "cluster_size": 100, "seed": 0}
     found = assign(graph, weights, method="auto", memory=memory, **levels)  # type: ignore[arg-type]
     chosen = [(choice.level, choice.method) for choice in found.choices]
