@@ -14,7 +14,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-@njit(nogil=True)
+@njit
 def _hash(seed, node):  # type: ignore[no-untyped-def]
     """64 bits of splitmix64."""
     value = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(node)
@@ -23,7 +23,7 @@ def _hash(seed, node):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit(nogil=True)
+@njit
 def _gather(indptr, indices, weights, labels, node, score, touched):  # type: ignore[no-untyped-def]
     """Adds a node's edges up by the label of the other end; number of labels, listed in `touched`."""
     count = 0
@@ -36,7 +36,7 @@ def _gather(indptr, indices, weights, labels, node, score, touched):  # type: ig
     return count
 
 
-@njit(nogil=True)
+@njit
 def cluster_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed
 ):
@@ -68,7 +68,7 @@ def cluster_scan(  # type: ignore[no-untyped-def]
     return moved
 
 
-@njit(nogil=True)
+@njit
 def gather_lone(indptr, node_weights, labels, heft, limit):  # type: ignore[no-untyped-def]
     """Nodes without edges share clusters of up to `limit`: nothing else would ever merge them."""
     open_label = -1
@@ -84,7 +84,7 @@ def gather_lone(indptr, node_weights, labels, heft, limit):  # type: ignore[no-u
             open_label = node
 
 
-@njit(nogil=True)
+@njit
 def refine_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, block, load, score, touched, limit
 ):
@@ -119,7 +119,7 @@ def refine_scan(  # type: ignore[no-untyped-def]
     return moved
 
 
-@njit(nogil=True)
+@njit
 def unload(node_weights, block, load, limit):  # type: ignore[no-untyped-def]
     """Takes nodes out of blocks that are over the limit still, into the lightest block; nodes moved."""
     moved = 0
