@@ -19,9 +19,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.stream_graph import read_edges
-from partition.assign import adjacency_of, assign, combined_weights
+from partition.assign import adjacency_of, assign, combined_weights, even_bounds
 from partition.csr import DiskGraph, build, open_graph
+from partition.even import evened
 from partition.methods import METHODS
+
+EVEN = "+even"
+"""Behind a method's name: as partition build --even."""
 
 
 def main() -> None:
@@ -51,22 +55,25 @@ def _build(folder: Path, nodes: int) -> dict[str, Any]:
     return {"edges": build(folder / "graph", nodes, lambda: read_edges(folder / "edges.bin")).edges}
 
 
-def _weights(graph: DiskGraph) -> np.ndarray:
-    """Nodes and edges count the same, as in a partition without texts and targets."""
-    return combined_weights([np.ones(graph.nodes), np.diff(graph.indptr).astype(np.float64)])
+def _counted(graph: DiskGraph) -> list[np.ndarray]:
+    """Nodes, edges, tokens, targets: none of the last two."""
+    none = np.zeros(graph.nodes)
+    return [np.ones(graph.nodes), np.diff(graph.indptr).astype(np.float64), none, none]
 
 
 def _assign(method: str, folder: Path, hosts: int, trainers: int, memory: int) -> dict[str, Any]:
     graph = open_graph(folder / "graph")
+    counted = _counted(graph)
     found = assign(
         graph,
-        _weights(graph),
+        combined_weights(counted),
         hosts=hosts,
         trainers=trainers,
         cluster_size=graph.nodes,  # no clusters
-        method=method,
+        method=method.removesuffix(EVEN),
         seed=0,
         memory=memory,
+        bounds=even_bounds(counted) if method.endswith(EVEN) else (),
     )
     np.save(folder / "part.npy", found.part)
     return {"chosen": [choice.method for choice in found.choices], "why": found.choices[0].why}
@@ -75,9 +82,13 @@ def _assign(method: str, folder: Path, hosts: int, trainers: int, memory: int) -
 def _warm_up(method: str, folder: Path) -> None:
     """Imports and compiles what the method needs, on a ring."""
     ring = np.arange(1000)
-    for name in [method] if method in METHODS else list(METHODS):
+    asked = method.removesuffix(EVEN)
+    for name in [asked] if asked in METHODS else list(METHODS):
         graph = adjacency_of(folder / "ring", [1000], [(0, ring, 0, (ring + 1) % 1000)])
         METHODS[name](graph, np.ones(1000, dtype=np.int64), 2, 0)
+        if method.endswith(EVEN):
+            uneven = np.zeros(1000, dtype=np.int64)
+            evened(graph, uneven, 2, np.ones((3, 1000), dtype=np.int64), [1.0] * 3)
         shutil.rmtree(folder / "ring")
 
 

@@ -6,7 +6,8 @@ Draws a graph (--graph community or rmat) into a file, then cuts it with each me
 for 8 hosts of 1 trainer, then of 2, which for our methods are two levels. `dgl` is the whole job of
 dgl.distributed.partition_graph, which writes its parts as well, for 1 trainer; `dgl-fold` is the same with
 num_trainers_per_machine=2. DGL gets each edge in one direction only. `build` makes our graph out of the file
-of edges. Set OMP_NUM_THREADS=1 to compare on one thread: ours use no more.
+of edges. A method's name may end in +even (partition build --even). Set
+OMP_NUM_THREADS=1 to compare on one thread: ours use no more.
 
 peak_anonymous_bytes is memory that cannot be dropped, above that after imports and compiling;
 peak_bytes_per_edge is the same per undirected edge. peak_total_bytes counts imports and mapped files as well,

@@ -95,6 +95,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     number("max_length", "tokens kept of a text, special ones included")
     parser.add_argument("--method", default=defaults["method"], help=f"{', '.join((AUTO, *METHODS))}")
     parser.add_argument(
+        "--even",
+        action=argparse.BooleanOptionalAction,
+        default=defaults["even"],
+        help="spread nodes, edges and training targets evenly, each by itself, for some more edges cut",
+    )
+    parser.add_argument(
         "--tokenizer", default="", help="model whose tokenizer to use; none = leave texts out"
     )
     parser.add_argument(

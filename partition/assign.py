@@ -25,6 +25,22 @@ _WEIGHT_SCALE = 100
 
 
 @dataclass(frozen=True)
+class Bound:
+    """Something that no host and no trainer shall have too much of."""
+
+    values: np.ndarray
+    """int64 N, from 0 on."""
+    most: float
+    """Of the mean over all of them."""
+
+    def within(self, members: np.ndarray, pieces: int) -> Bound:
+        """The same for the blocks of one piece: less of its own mean where it has more than its share."""
+        values = self.values[members]
+        share = values.sum() * pieces / max(self.values.sum(), 1)
+        return Bound(values, self.most / max(share, 1e-9))
+
+
+@dataclass(frozen=True)
 class LevelChoice:
     """Which method cut a level of the hierarchy, and why that one."""
 
@@ -108,6 +124,12 @@ def combined_weights(counted: Sequence[np.ndarray]) -> np.ndarray:
     return np.maximum(np.rint(total * _WEIGHT_SCALE), 1).astype(np.int64)
 
 
+def even_bounds(counted: Sequence[np.ndarray]) -> list[Bound]:
+    """Of (nodes, edges, tokens, targets); tokens may be uneven: nodes with text go with nodes."""
+    nodes, edges, _, targets = (values.astype(np.int64) for values in counted)
+    return [Bound(nodes, 1.05), Bound(edges, 1.10), Bound(targets, 1.10)]
+
+
 def assign(
     graph: DiskGraph,
     weights: np.ndarray,
@@ -118,15 +140,19 @@ def assign(
     method: str,
     seed: int,
     memory: int,
+    bounds: Sequence[Bound] = (),
 ) -> Assignment:
     """Cut into hosts, each host into trainers, each trainer's part into clusters.
 
     Balances `weights`, int64 N. `memory` is in bytes and bounds nothing but what "auto" chooses, level by
-    level, by the largest piece to cut. Scratch files go into the graph's folder.
+    level, by the largest piece to cut. `bounds` hold for hosts and trainers, where they can be reached.
+    Scratch files go into the graph's folder.
     """
     cutter = _Cutter(graph, weights, method, seed, memory)
-    host = cutter.level("hosts", np.zeros(len(weights), dtype=np.int64), [hosts])
-    part = host * trainers + cutter.level("trainers", host, [trainers] * hosts)
+    # Hosts may use up only half of the room, or trainers of the fullest host would have none.
+    half = [Bound(bound.values, bound.most**0.5) for bound in bounds] if trainers > 1 else bounds
+    host = cutter.level("hosts", np.zeros(len(weights), dtype=np.int64), [hosts], half)
+    part = host * trainers + cutter.level("trainers", host, [trainers] * hosts, bounds)
     sizes = np.bincount(part, minlength=hosts * trainers).tolist()
     cluster = cutter.level("clusters", part, [max(1, round(size / cluster_size)) for size in sizes])
     for p in range(hosts * trainers):
@@ -180,7 +206,9 @@ class _Cutter:
         self._memory = memory
         self.choices: list[LevelChoice] = []
 
-    def level(self, name: str, piece: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
+    def level(
+        self, name: str, piece: np.ndarray, blocks: Sequence[int], bounds: Sequence[Bound] = ()
+    ) -> np.ndarray:
         """int64 N, block of each node within its piece; `piece` is int64 N, `blocks` how many for each."""
         found = np.zeros(len(piece), dtype=np.int64)
         if max(blocks) == 1:
@@ -189,7 +217,8 @@ class _Cutter:
         self.choices.append(LevelChoice(name, choice.method, choice.why))
         for index, count in enumerate(blocks):
             members = np.flatnonzero(piece == index)
-            found[members] = self._split(METHODS[choice.method], members, count)
+            mine = [bound.within(members, len(blocks)) for bound in bounds]
+            found[members] = self._split(METHODS[choice.method], members, count, mine)
         return found
 
     def _choice(self, piece: np.ndarray) -> Choice:
@@ -202,23 +231,33 @@ class _Cutter:
         weighted = self._graph.weights is not None
         return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._memory)
 
-    def _split(self, cut: Method, members: np.ndarray, blocks: int) -> np.ndarray:
+    def _split(self, cut: Method, members: np.ndarray, blocks: int, bounds: Sequence[Bound]) -> np.ndarray:
         """int64, block of each member; contiguous chunks where there is no structure to follow."""
         if blocks == 1:
             return np.zeros(len(members), dtype=np.int64)
         if blocks >= len(members):
             return np.arange(len(members), dtype=np.int64)
-        mine = self._weights[members]
         if len(members) == self._graph.nodes:
-            return self._blocks(cut, self._graph, mine, blocks)
+            return self._blocks(cut, self._graph, members, blocks, bounds)
         folder = self._graph.folder / "piece.scratch"
         try:
-            return self._blocks(cut, induced(self._graph, folder, members), mine, blocks)
+            return self._blocks(cut, induced(self._graph, folder, members), members, blocks, bounds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _blocks(self, cut: Method, graph: DiskGraph, weights: np.ndarray, blocks: int) -> np.ndarray:
-        if graph.edges:
-            return cut(graph, weights, blocks, self._seed)
-        middle = np.cumsum(weights) - weights / 2
-        return np.asarray(middle * blocks / weights.sum(), dtype=np.int64)
+    def _blocks(
+        self, cut: Method, graph: DiskGraph, members: np.ndarray, blocks: int, bounds: Sequence[Bound]
+    ) -> np.ndarray:
+        """Of a graph that holds just the members."""
+        weights = self._weights[members]
+        if not graph.edges:
+            middle = np.cumsum(weights) - weights / 2
+            return np.asarray(middle * blocks / weights.sum(), dtype=np.int64)
+        found = cut(graph, weights, blocks, self._seed)
+        if not bounds:
+            return found
+        # Imported here: numba takes a second, and compiles for some more.
+        from partition.even import evened
+
+        measures = np.stack([bound.values for bound in bounds])
+        return evened(graph, found, blocks, measures, [bound.most for bound in bounds])

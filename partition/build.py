@@ -53,6 +53,8 @@ class BuildOptions:
     """Nodes of a cluster, the smallest level of the hierarchy."""
     method: str = AUTO
     """auto (the first of these that fits into memory), metis, kaminpar, semi-external, or random."""
+    even: bool = False
+    """Move nodes until nodes, edges and training targets are each spread evenly over hosts and trainers."""
     seed: int = 0
     keep_eval_edges: bool = False
     """Leave validation and test edges in the stored graph."""
@@ -222,16 +224,18 @@ def _cut(
     counts = [len(loaded.nodes[name].ids) for name in names]
     say(f"cutting {sum(counts):,} nodes and {sum(len(rows) for _, rows in kept):,} edges")
     levels = {key: request.options[key] for key in ("hosts", "trainers")}
+    counted = stored.node_weights(loaded, tokens, kept)
     scratch = root / f"{request.id}.building-scratch-{os.getpid()}"
     try:
         found = assign.assign(
             assign.adjacency_of(scratch, counts, [_ends(names, *edges) for edges in kept]),
-            assign.combined_weights(stored.node_weights(loaded, tokens, kept)),
+            assign.combined_weights(counted),
             **levels,
             cluster_size=request.options["cluster_size"],
             method=request.options["method"],
             seed=request.options["seed"],
             memory=request.memory,
+            bounds=assign.even_bounds(counted) if request.options["even"] else (),
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -24,7 +24,7 @@ class Need:
         return edges * (self.weighted_edge if weighted else self.edge) + nodes * self.node
 
 
-NEEDS = {"metis": Need(190, 190, 130), "kaminpar": Need(48, 80, 40)}
+NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40)}
 """In the order of preference; where none fits, edges stay on disk."""
 
 

@@ -10,8 +10,24 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from partition.csr import DiskGraph
+
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def edge_weights(graph: DiskGraph) -> np.ndarray:
+    """int32 2E, or empty."""
+    if graph.weights is not None:
+        return graph.weights
+    none: np.ndarray = np.zeros(0, dtype=np.int32)
+    none.flags.writeable = False  # the type of a mapped array, or numba would compile twice
+    return none
+
+
+def most_neighbours(graph: DiskGraph) -> int:
+    """Of any node."""
+    return int(np.diff(graph.indptr).max(initial=0))
 
 
 @njit
@@ -24,7 +40,7 @@ def _hash(seed, node):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _gather(indptr, indices, weights, labels, node, score, touched):  # type: ignore[no-untyped-def]
+def gather(indptr, indices, weights, labels, node, score, touched):  # type: ignore[no-untyped-def]
     """Adds a node's edges up by the label of the other end; number of labels, listed in `touched`."""
     count = 0
     for entry in range(indptr[node], indptr[node + 1]):
@@ -47,7 +63,7 @@ def cluster_scan(  # type: ignore[no-untyped-def]
     """
     moved = 0
     for node in range(len(indptr) - 1):
-        count = _gather(indptr, indices, weights, labels, node, score, touched)
+        count = gather(indptr, indices, weights, labels, node, score, touched)
         own = labels[node]
         weight = node_weights[node]
         best, most, draw = own, score[own], _hash(seed, node)
@@ -95,7 +111,7 @@ def refine_scan(  # type: ignore[no-untyped-def]
     """
     moved = 0
     for node in range(len(indptr) - 1):
-        count = _gather(indptr, indices, weights, block, node, score, touched)
+        count = gather(indptr, indices, weights, block, node, score, touched)
         own = block[node]
         weight = node_weights[node]
         best, most = own, score[own]

@@ -49,10 +49,11 @@ def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> 
     labels = np.arange(graph.nodes, dtype=np.int32)
     heft = weights.copy()
     score = np.zeros(graph.nodes, dtype=np.int64)
+    touched = np.empty(propagation.most_neighbours(graph), dtype=np.int32)
+    rows = (graph.indptr, graph.indices, propagation.edge_weights(graph))
     for scan in range(CLUSTER_SCANS):
-        rows = (graph.indptr, graph.indices, _edge_weights(graph))
         draw = (seed & 0x7FFFFFFF) * CLUSTER_SCANS + scan
-        propagation.cluster_scan(*rows, weights, labels, heft, score, _touched(graph), limit, draw)
+        propagation.cluster_scan(*rows, weights, labels, heft, score, touched, limit, draw)
     propagation.gather_lone(graph.indptr, weights, labels, heft, limit)
     used = np.zeros(graph.nodes, dtype=np.int32)
     used[labels] = 1
@@ -66,22 +67,10 @@ def _refined(graph: DiskGraph, weights: np.ndarray, block: np.ndarray, blocks: i
     load = np.zeros(blocks, dtype=np.int64)
     np.add.at(load, block, weights)
     score = np.zeros(blocks, dtype=np.int64)
-    rows = (graph.indptr, graph.indices, _edge_weights(graph))
+    touched = np.empty(propagation.most_neighbours(graph), dtype=np.int32)
+    rows = (graph.indptr, graph.indices, propagation.edge_weights(graph))
     for _ in range(REFINE_SCANS):
-        propagation.refine_scan(*rows, weights, block, load, score, _touched(graph), limit)
+        propagation.refine_scan(*rows, weights, block, load, score, touched, limit)
     if propagation.unload(weights, block, load, limit):
-        propagation.refine_scan(*rows, weights, block, load, score, _touched(graph), limit)
+        propagation.refine_scan(*rows, weights, block, load, score, touched, limit)
     return block
-
-
-def _touched(graph: DiskGraph) -> np.ndarray:
-    """int32, room for the neighbours of any node."""
-    return np.empty(int(np.diff(graph.indptr).max(initial=0)), dtype=np.int32)
-
-
-def _edge_weights(graph: DiskGraph) -> np.ndarray:
-    if graph.weights is not None:
-        return graph.weights
-    none = np.zeros(0, dtype=np.int32)
-    none.flags.writeable = False  # the type of a mapped array, or numba would compile twice
-    return none

@@ -15,7 +15,7 @@ from partition.choose import NEEDS, choose
 from partition.csr import DiskGraph, build
 from partition.errors import UsageError
 from partition.methods import METHODS, most_weight
-from partition.propagation import cluster_scan, gather_lone, refine_scan
+from partition.propagation import cluster_scan, edge_weights, gather_lone, most_neighbours, refine_scan
 
 NOT_BY_CHANCE = [name for name in METHODS if name != "random"]
 
@@ -135,8 +135,10 @@ def test_clusters_keep_within_their_limit(
         heavy.copy(),
         np.zeros(len(heavy), dtype=np.int64),
     )
-    rows = (graph.indptr, graph.indices, semi_external._edge_weights(graph))
-    cluster_scan(*rows, heavy, labels, heft, score, semi_external._touched(graph), limit, seed)
+    rows = (graph.indptr, graph.indices, edge_weights(graph))
+    cluster_scan(
+        *rows, heavy, labels, heft, score, np.empty(most_neighbours(graph), dtype=np.int32), limit, seed
+    )
     gather_lone(graph.indptr, heavy, labels, heft, limit)
     assert heft.tolist() == np.bincount(labels, heavy, minlength=len(heavy)).tolist()
     assert (heft <= max(limit, heavy.max())).all()
@@ -159,9 +161,9 @@ def test_refinement_cuts_no_more_and_overloads_nothing(
     block = (np.arange(len(heavy)) % blocks).astype(np.int32)
     load = np.bincount(block, heavy, minlength=blocks).astype(np.int64)
     limit, before = int(load.max()), cut_edges(graph, block)
-    rows = (graph.indptr, graph.indices, semi_external._edge_weights(graph))
+    rows = (graph.indptr, graph.indices, edge_weights(graph))
     score = np.zeros(blocks, dtype=np.int64)
-    refine_scan(*rows, heavy, block, load, score, semi_external._touched(graph), limit)
+    refine_scan(*rows, heavy, block, load, score, np.empty(most_neighbours(graph), dtype=np.int32), limit)
     assert cut_edges(graph, block) <= before
     assert load.tolist() == np.bincount(block, heavy, minlength=blocks).tolist()
     assert load.max() <= limit
