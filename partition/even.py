@@ -20,6 +20,10 @@ PATIENCE = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, np.inf, 0.0)
 The last scan looks for edges to win back."""
 
 
+AIM = 0.95
+"""Of the room above the mean. Moves get stuck where only an exchange would help, a little above their aim."""
+
+
 def evened(
     graph: DiskGraph, block: np.ndarray, blocks: int, measures: np.ndarray, most: Sequence[float]
 ) -> np.ndarray:
@@ -29,9 +33,9 @@ def evened(
     """
     load = np.stack([np.bincount(block, row, minlength=blocks) for row in measures]).astype(np.int64)
     totals = measures.sum(axis=1)
-    limits = np.array([_limit(int(t), m, blocks) for t, m in zip(totals, most, strict=True)])
-    if (load <= limits[:, None]).all():
+    if (load <= _limits(totals, most, blocks)[:, None]).all():
         return block
+    limits = _limits(totals, [1 + (m - 1) * AIM for m in most], blocks)
     units = np.maximum(totals, 1) / graph.nodes
     found = block.astype(np.int32)
     rows = (graph.indptr, graph.indices, edge_weights(graph))
@@ -42,8 +46,10 @@ def evened(
     return found.astype(np.int64)
 
 
-def _limit(total: int, most: float, blocks: int) -> int:
-    return max(int(total * most / blocks), -(-total // blocks))
+def _limits(totals: np.ndarray, most: Sequence[float], blocks: int) -> np.ndarray:
+    """int64 C, what a block may have at most; never less than its share in whole numbers."""
+    rounded_down: np.ndarray = (totals * np.array(most) / blocks).astype(np.int64)
+    return np.maximum(rounded_down, -(-totals // blocks))
 
 
 @njit
