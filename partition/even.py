@@ -49,7 +49,8 @@ def evened(
 def _limits(totals: np.ndarray, most: Sequence[float], blocks: int) -> np.ndarray:
     """int64 C, what a block may have at most; never less than its share in whole numbers."""
     rounded_down: np.ndarray = (totals * np.array(most) / blocks).astype(np.int64)
-    return np.maximum(rounded_down, -(-totals // blocks))
+    limits: np.ndarray = np.maximum(rounded_down, -(-totals // blocks))
+    return limits
 
 
 @njit
