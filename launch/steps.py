@@ -131,6 +131,8 @@ def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...
     arguments = ["-m", "partition", "build", plan.graph.path, "--store", cut.store]
     arguments += ["--hosts", str(len(cluster.hosts)), "--trainers", str(parts)]
     arguments += ["--method", cut.method, "--cluster-size", str(cut.cluster_size), "--seed", str(cut.seed)]
+    arguments += ["--memory", cut.memory] if cut.memory else []
+    arguments += ["--even"] if cut.even else []
     arguments += ["--keep-eval-edges"] if cut.keep_eval_edges else []
     arguments += ["--reverse" if cut.reverse else "--no-reverse"]
     for relation in plan.graph.relations:

@@ -17,6 +17,7 @@ from dataclasses import fields
 from partition.build import BuildOptions, find_or_build
 from partition.errors import LMGNNError
 from partition.manifest import SPLITS, PartitionManifest
+from partition.methods import AUTO, METHODS
 from partition.paths import store_folder
 from partition.store import finished, verify
 from partition.tokens import check_trainable
@@ -54,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
     build.add_argument("--store", required=True, help="folder that keeps finished partitions")
     _add_options(build)
+    build.add_argument(
+        "--memory",
+        default="",
+        metavar="SIZE",
+        help="what cutting may take, by which auto chooses, like 4GiB; none = most of this machine's",
+    )
     build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
     build.set_defaults(run=_build)
 
@@ -86,7 +93,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     number("cluster_size", "nodes of a cluster, the smallest unit")
     number("seed", "another seed gives another cut")
     number("max_length", "tokens kept of a text, special ones included")
-    parser.add_argument("--method", default=defaults["method"], help="metis or random")
+    parser.add_argument("--method", default=defaults["method"], help=f"{', '.join((AUTO, *METHODS))}")
+    parser.add_argument(
+        "--even",
+        action=argparse.BooleanOptionalAction,
+        default=defaults["even"],
+        help="spread nodes, edges and training targets evenly, each by itself, for some more edges cut",
+    )
     parser.add_argument(
         "--tokenizer", default="", help="model whose tokenizer to use; none = leave texts out"
     )
@@ -116,7 +129,9 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.trainable:
         check_trainable(options.tokenizer)
     start = time.monotonic()
-    result = find_or_build(arguments.folder, options, store=arguments.store, say=_say)
+    result = find_or_build(
+        arguments.folder, options, store=arguments.store, say=_say, memory=arguments.memory
+    )
     seconds = round(time.monotonic() - start, 2)
     if arguments.json:
         line = {"id": result.id, "path": str(result.path), "seconds": seconds, "found": result.found}
@@ -149,6 +164,8 @@ def _show(arguments: argparse.Namespace) -> int:
     _out(f"partition {manifest.id}: {manifest.hosts} hosts x {manifest.trainers} trainers, ", end="")
     _out(f"{sum(manifest.clusters)} clusters, {len(manifest.files)} files, {_megabytes(manifest):,.1f} MB")
     _out(f"edges cut: {cut['hosts']:.1%} between hosts, {cut['parts']:.1%} between parts")
+    for choice in manifest.stats.get("methods", ()):  # none in partitions made before it was kept
+        _out(f"{choice['level']} cut by {choice['method']} ({choice['why']})")
     for name, values in balance.items():
         _out(f"{name} by part: {', '.join(f'{value:,}' for value in values)}")
     for node_type in manifest.node_types:

@@ -1,36 +1,64 @@
 """Which node lives where: hosts, trainers within a host, clusters within a trainer; and the new ids.
 
-Owns the methods, the weights that they balance and the figures on cut and balance. Never writes files.
+Owns the levels, the weights that are balanced and the figures on cut and balance. Its only files are
+the graph to cut, and scratch.
 A level with one block changes nothing, so two hosts of one trainer and one host of two get the same ids.
 Shape letters: N nodes over all types, in the order of types and rows; E edges; K blocks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import pymetis
-from scipy import sparse
 
-from partition.errors import UsageError
-from partition.schema import nearest
+from partition.choose import Choice, choose
+from partition.csr import CHUNK_EDGES, DiskGraph, build, induced
+from partition.methods import METHODS, Method
 
-Adjacency = Any
-"""scipy CSR, N x N, symmetric, empty diagonal; int64 number of edges between two nodes."""
-Method = Callable[[Adjacency, np.ndarray, int, int], np.ndarray]
-"""(adjacency, int64 N weights of nodes, K >= 2, seed) -> int64 N, block of each node."""
-
-METHODS: dict[str, Method] = {}
 _WEIGHT_SCALE = 100
 """METIS counts in whole numbers; one per cent of an average node is fine enough."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Something that no host and no trainer shall have too much of."""
+
+    values: np.ndarray
+    """int64 N, from 0 on."""
+    most: float
+    """Of the mean over all of them."""
+
+    def within(self, members: np.ndarray, pieces: int) -> Bound:
+        """The same for the blocks of one piece: less of its own mean where it has more than its share."""
+        values = self.values[members]
+        share = values.sum() * pieces / max(self.values.sum(), 1)
+        return Bound(values, self.most / max(share, 1e-9))
+
+
+@dataclass(frozen=True)
+class LevelChoice:
+    """Which method cut a level of the hierarchy, and why that one."""
+
+    level: str
+    method: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Where each node lives."""
+
+    part: np.ndarray
+    """int64 N."""
+    cluster: np.ndarray
+    """int64 N, cluster within the part; those of a part leave no gaps."""
+    choices: tuple[LevelChoice, ...]
+    """Of the levels that were cut at all."""
 
 
 @dataclass(frozen=True)
@@ -66,61 +94,22 @@ class Numbering:
         return np.searchsorted(self.part_bounds(node_type), ids, side="right") - 1
 
 
-def method(name: str) -> Callable[[Method], Method]:
-    """`@method("name")` registers a way to cut a graph."""
-
-    def register(function: Method) -> Method:
-        METHODS[name] = function
-        return function
-
-    return register
-
-
-def find_method(name: str) -> Method:
-    """UsageError for an unknown name."""
-    if name not in METHODS:
-        raise UsageError(
-            f"unknown partition method {name!r}{nearest(name, METHODS)}", hint=f"known: {', '.join(METHODS)}"
-        )
-    return METHODS[name]
-
-
-@method("metis")
-def metis(adjacency: Adjacency, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
-    """Few edges between blocks of about equal weight (METIS, by way of pymetis)."""
-    graph = pymetis.CSRAdjacency(adjacency.indptr.astype(np.int64), adjacency.indices.astype(np.int64))
-    with _silent_stdout():
-        _, block = pymetis.part_graph(
-            blocks,
-            adjacency=graph,
-            vweights=weights,
-            eweights=adjacency.data.astype(np.int64),
-            options=pymetis.Options(seed=seed & 0x7FFFFFFF),
-        )
-    return np.asarray(block, dtype=np.int64)
-
-
-@method("random")
-def random(adjacency: Adjacency, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
-    """Blocks of equal size, at random: the yardstick for the others."""
-    count = len(weights)
-    return np.random.default_rng(seed).permutation(count) * blocks // count
-
-
 def adjacency_of(
-    counts: Sequence[int], edges: Iterable[tuple[int, np.ndarray, int, np.ndarray]]
-) -> Adjacency:
-    """All types in one undirected graph; an edge list is (source type, rows, destination type, rows)."""
+    folder: Path, counts: Sequence[int], edges: Sequence[tuple[int, np.ndarray, int, np.ndarray]]
+) -> DiskGraph:
+    """All types in one undirected graph; an edge list is (source type, rows, destination type, rows).
+
+    Parallel edges are counted. `folder` is made.
+    """
     first = [0, *accumulate(counts)]
-    total = first[-1]
-    ends = [(first[s] + source, first[d] + destination) for s, source, d, destination in edges]
-    none = np.zeros(0, dtype=np.int64)
-    left = np.concatenate([none, *(source for source, _ in ends)])
-    right = np.concatenate([none, *(destination for _, destination in ends)])
-    keep = left != right
-    left, right = left[keep], right[keep]
-    half = sparse.coo_array((np.ones(len(left), dtype=np.int64), (left, right)), shape=(total, total))
-    return (half + half.T).tocsr()
+
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for s, source, d, destination in edges:
+            for start in range(0, len(source), CHUNK_EDGES):
+                mine = slice(start, start + CHUNK_EDGES)
+                yield first[s] + source[mine], first[d] + destination[mine]
+
+    return build(folder, first[-1], chunks)
 
 
 def combined_weights(counted: Sequence[np.ndarray]) -> np.ndarray:
@@ -135,8 +124,14 @@ def combined_weights(counted: Sequence[np.ndarray]) -> np.ndarray:
     return np.maximum(np.rint(total * _WEIGHT_SCALE), 1).astype(np.int64)
 
 
+def even_bounds(counted: Sequence[np.ndarray]) -> list[Bound]:
+    """Of (nodes, edges, tokens, targets); tokens may be uneven: nodes with text go with nodes."""
+    nodes, edges, _, targets = (values.astype(np.int64) for values in counted)
+    return [Bound(nodes, 1.05), Bound(edges, 1.10), Bound(targets, 1.10)]
+
+
 def assign(
-    adjacency: Adjacency,
+    graph: DiskGraph,
     weights: np.ndarray,
     *,
     hosts: int,
@@ -144,22 +139,26 @@ def assign(
     cluster_size: int,
     method: str,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(part, cluster within the part) of each node, both int64 N; clusters of a part leave no gaps."""
-    cut = find_method(method)
-    everything = np.arange(len(weights))
-    part = np.zeros(len(weights), dtype=np.int64)
-    cluster = np.zeros(len(weights), dtype=np.int64)
-    host = _split(cut, adjacency, weights, everything, hosts, seed)
-    for h in range(hosts):
-        members = everything[host == h]
-        part[members] = h * trainers + _split(cut, adjacency, weights, members, trainers, seed)
+    memory: int,
+    bounds: Sequence[Bound] = (),
+) -> Assignment:
+    """Cut into hosts, each host into trainers, each trainer's part into clusters.
+
+    Balances `weights`, int64 N. `memory` is in bytes and bounds nothing but what "auto" chooses, level by
+    level, by the largest piece to cut. `bounds` hold for hosts and trainers, where they can be reached.
+    Scratch files go into the graph's folder.
+    """
+    cutter = _Cutter(graph, weights, method, seed, memory)
+    # Hosts may use up only half of the room, or trainers of the fullest host would have none.
+    half = [Bound(bound.values, bound.most**0.5) for bound in bounds] if trainers > 1 else bounds
+    host = cutter.level("hosts", np.zeros(len(weights), dtype=np.int64), [hosts], half)
+    part = host * trainers + cutter.level("trainers", host, [trainers] * hosts, bounds)
+    sizes = np.bincount(part, minlength=hosts * trainers).tolist()
+    cluster = cutter.level("clusters", part, [max(1, round(size / cluster_size)) for size in sizes])
     for p in range(hosts * trainers):
-        members = everything[part == p]
-        blocks = max(1, round(len(members) / cluster_size))
-        found = _split(cut, adjacency, weights, members, blocks, seed)
-        cluster[members] = np.unique(found, return_inverse=True)[1]
-    return part, cluster
+        members = np.flatnonzero(part == p)
+        cluster[members] = np.unique(cluster[members], return_inverse=True)[1]
+    return Assignment(part, cluster, tuple(cutter.choices))
 
 
 def number(
@@ -196,39 +195,69 @@ def cut_fraction(ends: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     return cut / total if total else 0.0
 
 
-@contextlib.contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Send what C code prints to nowhere.
+class _Cutter:
+    """Cuts pieces of one graph, and keeps which method cut which level."""
 
-    METIS writes "***Cannot bisect a graph with 0 vertices!" where a few nodes outweigh all others; the blocks
-    are right all the same, but a command's standard output is read by machines.
-    """
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    kept = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        libc.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+    def __init__(self, graph: DiskGraph, weights: np.ndarray, method: str, seed: int, memory: int) -> None:
+        self._graph = graph
+        self._weights = weights
+        self._method = method
+        self._seed = seed
+        self._memory = memory
+        self.choices: list[LevelChoice] = []
 
+    def level(
+        self, name: str, piece: np.ndarray, blocks: Sequence[int], bounds: Sequence[Bound] = ()
+    ) -> np.ndarray:
+        """int64 N, block of each node within its piece; `piece` is int64 N, `blocks` how many for each."""
+        found = np.zeros(len(piece), dtype=np.int64)
+        if max(blocks) == 1:
+            return found
+        choice = self._choice(piece)
+        self.choices.append(LevelChoice(name, choice.method, choice.why))
+        for index, count in enumerate(blocks):
+            members = np.flatnonzero(piece == index)
+            mine = [bound.within(members, len(blocks)) for bound in bounds]
+            found[members] = self._split(METHODS[choice.method], members, count, mine)
+        return found
 
-def _split(
-    cut: Method, adjacency: Adjacency, weights: np.ndarray, members: np.ndarray, blocks: int, seed: int
-) -> np.ndarray:
-    """int64, block of each member; contiguous chunks where there is no structure to follow."""
-    if blocks == 1:
-        return np.zeros(len(members), dtype=np.int64)
-    whole = len(members) == adjacency.shape[0]
-    inner = adjacency if whole else adjacency[members][:, members]
-    if blocks >= len(members):
-        return np.arange(len(members), dtype=np.int64)
-    mine = weights[members]
-    if inner.nnz == 0:
-        middle = np.cumsum(mine) - mine / 2
-        return np.asarray(middle * blocks / mine.sum(), dtype=np.int64)
-    return cut(inner, mine, blocks, seed)
+    def _choice(self, piece: np.ndarray) -> Choice:
+        """By the piece with most edges; those that leave it are counted half, to save a scan."""
+        degrees = np.zeros(int(piece.max(initial=0)) + 1, dtype=np.int64)
+        np.add.at(degrees, piece, np.diff(self._graph.indptr))
+        largest = int(degrees.argmax())
+        nodes = int((piece == largest).sum())
+        edges = -int(-degrees[largest] // 2)
+        weighted = self._graph.weights is not None
+        return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._memory)
+
+    def _split(self, cut: Method, members: np.ndarray, blocks: int, bounds: Sequence[Bound]) -> np.ndarray:
+        """int64, block of each member; contiguous chunks where there is no structure to follow."""
+        if blocks == 1:
+            return np.zeros(len(members), dtype=np.int64)
+        if blocks >= len(members):
+            return np.arange(len(members), dtype=np.int64)
+        if len(members) == self._graph.nodes:
+            return self._blocks(cut, self._graph, members, blocks, bounds)
+        folder = self._graph.folder / "piece.scratch"
+        try:
+            return self._blocks(cut, induced(self._graph, folder, members), members, blocks, bounds)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _blocks(
+        self, cut: Method, graph: DiskGraph, members: np.ndarray, blocks: int, bounds: Sequence[Bound]
+    ) -> np.ndarray:
+        """Of a graph that holds just the members."""
+        weights = self._weights[members]
+        if not graph.edges:
+            middle = np.cumsum(weights) - weights / 2
+            return np.asarray(middle * blocks / weights.sum(), dtype=np.int64)
+        found = cut(graph, weights, blocks, self._seed)
+        if not bounds:
+            return found
+        # Imported here: numba takes a second, and compiles for some more.
+        from partition.even import evened
+
+        measures = np.stack([bound.values for bound in bounds])
+        return evened(graph, found, blocks, measures, [bound.most for bound in bounds])

@@ -1,7 +1,7 @@
 """A request for a partition -> its folder: found in the store, or built there, whole or not at all.
 
 Owns the options, the id (a hash of schema, tables, tokenizer, options and format) and the order of the steps.
-All data is checked before the first byte is written. In memory for now.
+All data is checked before the first byte is written, and held in memory; only the graph to cut is in files.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ import json
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from partition import assign, stored
 from partition import store as stores
 from partition.errors import DataError, UsageError
 from partition.manifest import FORMAT_VERSION, NodeTypeInfo, PartitionManifest
+from partition.memory import memory_bytes
+from partition.methods import AUTO, check_method
 from partition.paths import store_folder
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFile, InputFolder, locked, publish, reading, writing
-from partition.tables import GraphTables, load_tables, table_files
+from partition.tables import EdgeTable, GraphTables, load_tables, table_files
 from partition.tokens import (
     TokenLists,
     check_model,
@@ -47,8 +51,10 @@ class BuildOptions:
     """Trainers of a host."""
     cluster_size: int = 500
     """Nodes of a cluster, the smallest level of the hierarchy."""
-    method: str = "metis"
-    """metis or random."""
+    method: str = AUTO
+    """auto (the first of these that fits into memory), metis, kaminpar, semi-external, or random."""
+    even: bool = False
+    """Move nodes until nodes, edges and training targets are each spread evenly over hosts and trainers."""
     seed: int = 0
     keep_eval_edges: bool = False
     """Leave validation and test edges in the stored graph."""
@@ -62,6 +68,7 @@ class BuildOptions:
     """Tokens kept of a text, special ones included."""
 
     def __post_init__(self) -> None:
+        check_method(self.method)
         limits = (("hosts", 1), ("trainers", 1), ("cluster_size", 2), ("max_length", 3), ("seed", 0))
         for name, least in limits:
             if getattr(self, name) < least:
@@ -87,6 +94,8 @@ class _Request:
     inputs: dict[str, str]
     tokenizer_folder: Path | None
     id: str
+    memory: int
+    """Bytes that cutting may take."""
 
 
 def build(folder: str, options: BuildOptions, *, store: str, say: Say) -> Path:
@@ -94,15 +103,19 @@ def build(folder: str, options: BuildOptions, *, store: str, say: Say) -> Path:
     return find_or_build(folder, options, store=store, say=say).path
 
 
-def find_or_build(folder: str, options: BuildOptions, *, store: str, say: Say) -> BuildResult:
+def find_or_build(
+    folder: str, options: BuildOptions, *, store: str, say: Say, memory: str = ""
+) -> BuildResult:
     """Like `build`, and tells whether the partition was found.
 
+    `memory` ("4GiB"; "": most of what there is) decides between methods where the options leave it open. It
+    is not part of the id: a partition that another machine has cut is as good.
     Of two processes with the same request one builds, the other waits for it.
     UsageError for a wrong option or graph.toml, DataError for a wrong table, StoreError and DiskFullError
     for trouble where files are read or written.
     """
     root = store_folder(store, key="store")
-    request = _request(folder, options, say)
+    request = _request(folder, options, memory_bytes(memory), say)
     if (found := stores.find(root, request.id)) is not None:
         say(f"partition {request.id} found in {root}")
         return BuildResult(request.id, found, found=True)
@@ -119,7 +132,7 @@ def find_or_build(folder: str, options: BuildOptions, *, store: str, say: Say) -
             return BuildResult(request.id, _build(request, root, say), found=False)
 
 
-def _request(folder: str, options: BuildOptions, say: Say) -> _Request:
+def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> _Request:
     inputs_folder = InputFolder(folder)
     schema = _schema(inputs_folder).select(options.relations)
     schema.check_names(reverse=options.reverse)
@@ -139,7 +152,7 @@ def _request(folder: str, options: BuildOptions, say: Say) -> _Request:
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     part_id = hashlib.sha256(canonical.encode()).hexdigest()[:20]
-    return _Request(schema, chosen, files, inputs, tokenizer, part_id)
+    return _Request(schema, chosen, files, inputs, tokenizer, part_id, memory)
 
 
 def _schema(folder: InputFolder) -> GraphSchema:
@@ -158,10 +171,10 @@ def _build(request: _Request, root: Path, say: Say) -> Path:
     # Imported here: DGL takes seconds, and a partition that is found needs none of them.
     from partition.writer import write_parts
 
-    manifest, graph = _assemble(request, say)
     for left_over in root.glob(f"{request.id}.building-*"):
         shutil.rmtree(left_over)
     draft = root / f"{request.id}.building-{os.getpid()}"
+    manifest, graph = _assemble(request, root, say)
     draft.mkdir()
     try:
         say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers")
@@ -175,44 +188,18 @@ def _build(request: _Request, root: Path, say: Say) -> Path:
     return root / request.id
 
 
-def _assemble(request: _Request, say: Say) -> tuple[PartitionManifest, stored.StoredGraph]:
+def _assemble(request: _Request, root: Path, say: Say) -> tuple[PartitionManifest, stored.StoredGraph]:
     """Everything up to the writing; the manifest has no files yet."""
     options = request.options
-    assign.find_method(options["method"])
     loaded = load_tables(request.schema, request.files)
-    names = list(loaded.nodes)
-    counts = [len(loaded.nodes[name].ids) for name in names]
-    if not sum(counts):
+    if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
     tokens = _tokens(request, loaded, say)
     kept = [
         (table, stored.message_edges(table, keep_eval_edges=options["keep_eval_edges"]))
         for table in loaded.edges.values()
     ]
-    say(f"cutting {sum(counts):,} nodes and {sum(len(rows) for _, rows in kept):,} edges")
-    adjacency = assign.adjacency_of(
-        counts,
-        (
-            (
-                names.index(table.schema.source),
-                table.source[rows],
-                names.index(table.schema.destination),
-                table.destination[rows],
-            )
-            for table, rows in kept
-        ),
-    )
-    weights = assign.combined_weights(stored.node_weights(loaded, tokens, kept))
-    levels = {"hosts": options["hosts"], "trainers": options["trainers"]}
-    part, cluster = assign.assign(
-        adjacency,
-        weights,
-        **levels,
-        cluster_size=options["cluster_size"],
-        method=options["method"],
-        seed=options["seed"],
-    )
-    numbering = assign.number(names, counts, part, cluster, **levels)
+    numbering, choices = _cut(request, loaded, tokens, kept, root, say)
     graph = stored.stored_graph(
         loaded,
         numbering,
@@ -220,7 +207,54 @@ def _assemble(request: _Request, say: Say) -> tuple[PartitionManifest, stored.St
         keep_eval_edges=options["keep_eval_edges"],
         reverse=options["reverse"],
     )
-    return _manifest(request, graph, stored.node_infos(graph), stored.graph_stats(graph, loaded)), graph
+    stats = {**stored.graph_stats(graph, loaded), "methods": [asdict(choice) for choice in choices]}
+    return _manifest(request, graph, stored.node_infos(graph), stats), graph
+
+
+def _cut(
+    request: _Request,
+    loaded: GraphTables,
+    tokens: Mapping[str, TokenLists],
+    kept: Sequence[tuple[EdgeTable, np.ndarray]],
+    root: Path,
+    say: Say,
+) -> tuple[assign.Numbering, tuple[assign.LevelChoice, ...]]:
+    """The new ids, and which methods they come from; the graph lies in a scratch folder meanwhile."""
+    names = list(loaded.nodes)
+    counts = [len(loaded.nodes[name].ids) for name in names]
+    say(f"cutting {sum(counts):,} nodes and {sum(len(rows) for _, rows in kept):,} edges")
+    levels = {key: request.options[key] for key in ("hosts", "trainers")}
+    counted = stored.node_weights(loaded, tokens, kept)
+    scratch = root / f"{request.id}.building-scratch-{os.getpid()}"
+    try:
+        found = assign.assign(
+            assign.adjacency_of(scratch, counts, [_ends(names, *edges) for edges in kept]),
+            assign.combined_weights(counted),
+            **levels,
+            cluster_size=request.options["cluster_size"],
+            method=request.options["method"],
+            seed=request.options["seed"],
+            memory=request.memory,
+            bounds=assign.even_bounds(counted) if request.options["even"] else (),
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    for choice in found.choices:
+        say(f"{choice.level} cut by {choice.method} ({choice.why})")
+    return assign.number(names, counts, found.part, found.cluster, **levels), found.choices
+
+
+def _ends(
+    names: Sequence[str], table: EdgeTable, rows: np.ndarray
+) -> tuple[int, np.ndarray, int, np.ndarray]:
+    """(source type, rows, destination type, rows) of some edges."""
+    schema = table.schema
+    return (
+        names.index(schema.source),
+        table.source[rows],
+        names.index(schema.destination),
+        table.destination[rows],
+    )
 
 
 def _manifest(

@@ -37,8 +37,14 @@ class PartitionPlan:
 
     store: str = "store"
     """Folder that keeps finished partitions, found again by their id."""
-    method: str = "metis"
-    """metis, or random, which costs many more edges between hosts."""
+    method: str = "auto"
+    """auto (the first that fits into memory of the next three), metis, kaminpar, semi-external; or random,
+    which costs many more edges between hosts."""
+    memory: str = ""
+    """What cutting may take, by which auto chooses, like "4GiB"; empty = most of what the machine has."""
+    even: bool = False
+    """Spread nodes, edges and training targets over hosts and trainers, each by itself: where few nodes have
+    most of the edges, some parts else have twice the nodes or edges of others. Cuts some more edges."""
     cluster_size: int = 500
     """Nodes of a cluster, the smallest level of the hierarchy (250 to 1,000 are sensible)."""
     parts_per_host: int = 0

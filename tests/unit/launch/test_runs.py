@@ -163,13 +163,15 @@ def test_the_partition_command_carries_every_choice_of_the_plan(plan: TrainPlan)
     asked = replace(
         plan,
         graph=replace(plan.graph, relations=("uses", "imports")),
-        partition=replace(plan.partition, keep_eval_edges=True, reverse=False, seed=5, store="/s"),
+        partition=replace(
+            plan.partition, keep_eval_edges=True, reverse=False, seed=5, store="/s", memory="4GiB", even=True
+        ),
     )
     cluster = local_cluster(nodes=2, trainers_per_host=3, servers_per_host=1)
     line = " ".join(partition_arguments(asked, cluster))
     for part in (
         "--hosts 2 --trainers 3",
-        "--method metis --cluster-size 500 --seed 5",
+        "--method auto --cluster-size 500 --seed 5 --memory 4GiB --even",
         "--keep-eval-edges --no-reverse --relations uses --relations imports",
         f"--tokenizer {plan.model.lm} --trainable --max-length 64",
         "--store /s",

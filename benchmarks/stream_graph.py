@@ -1,0 +1,120 @@
+"""Random graphs of any size, written to a file of edges chunk by chunk: communities in communities, or RMAT.
+
+Owns how edges are drawn. In memory: 20 bytes a node and a chunk of edges. The same seed gives the same file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from partition.csr import build
+
+CHUNK_EDGES = 1 << 19
+EDGES_A_NODE = 10
+SMALLEST_COMMUNITY = 40
+INSIDE, NEAR = 0.6, 0.25
+"""Edges that stay in their community, and in the group of communities; the rest goes anywhere."""
+RMAT = (0.57, 0.19, 0.19)
+"""Of the four quarters of the matrix, all but the last."""
+
+Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""(how many, generator) -> both ends, as places in an order that tells of communities or hubs."""
+
+
+def write_graph(folder: Path, kind: str, edges: int, seed: int) -> tuple[int, int]:
+    """Write `folder`/edges.bin, pairs of int32, smaller one first, ascending; numbers of nodes and of edges.
+
+    `edges` are drawn; loops and repeats are then dropped. ValueError for a kind that is not known.
+    """
+    drawn = folder / "drawn.bin"
+    nodes = _draw(drawn, kind, edges, seed)
+    graph = build(folder / "drawn", nodes, lambda: read_edges(drawn))
+    with (folder / "edges.bin").open("wb") as file:
+        for first, last in graph.row_ranges():
+            entries = graph.entries(first, last)
+            keep = entries.rows < entries.columns
+            file.write(np.stack([entries.rows[keep], entries.columns[keep]], axis=1).data.cast("B"))
+    drawn.unlink()
+    shutil.rmtree(folder / "drawn")
+    return nodes, graph.edges
+
+
+def read_edges(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(int32, int32) ends, chunk by chunk."""
+    with path.open("rb") as file:
+        while len(pairs := np.fromfile(file, np.int32, 2 * CHUNK_EDGES)):
+            yield pairs[::2], pairs[1::2]
+
+
+def _draw(path: Path, kind: str, edges: int, seed: int) -> int:
+    """Write the pairs as they are drawn; the number of nodes. Ids are shuffled, so that they tell nothing."""
+    makers = {"community": _community, "rmat": _rmat}
+    if kind not in makers:
+        raise ValueError(f"graph {kind!r}: expected one of {', '.join(makers)}")
+    rng = np.random.default_rng(seed)
+    nodes, draw = makers[kind](edges, rng)
+    ids = rng.permutation(nodes).astype(np.int32)
+    with path.open("wb") as file:
+        for start in range(0, edges, CHUNK_EDGES):
+            ends = draw(min(CHUNK_EDGES, edges - start), rng)
+            file.write(np.stack([ids[end] for end in ends], axis=1).data.cast("B"))
+    return nodes
+
+
+def _community(edges: int, rng: np.random.Generator) -> tuple[int, Draw]:
+    """Sizes with exponent 2.2, degrees with 2.5; both ends are drawn by a node's weight."""
+    nodes = max(edges // EDGES_A_NODE, 400)
+    communities = _starts(nodes, SMALLEST_COMMUNITY, nodes // 200, rng)
+    groups = _starts(nodes, max(nodes // 300, SMALLEST_COMMUNITY), nodes // 20, rng)
+    weights = np.minimum((1 - rng.random(nodes)) ** (-1 / 1.5), np.sqrt(nodes))
+    upto = np.concatenate([[0.0], weights.cumsum()])
+
+    def draw(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        source = _weighted(upto, np.zeros(count), np.full(count, upto[-1]), rng)
+        low, high = np.zeros(count), np.full(count, upto[-1])
+        kind = rng.random(count)
+        for starts, mine in (
+            (communities, kind < INSIDE),
+            (groups, (kind >= INSIDE) & (kind < INSIDE + NEAR)),
+        ):
+            home = np.searchsorted(starts, source[mine], side="right")
+            low[mine], high[mine] = upto[starts[home - 1]], upto[np.append(starts, nodes)[home]]
+        return source, _weighted(upto, low, high, rng)
+
+    return nodes, draw
+
+
+def _starts(nodes: int, smallest: int, largest: int, rng: np.random.Generator) -> np.ndarray:
+    """First node of each community."""
+    sizes = smallest * (1 - rng.random(nodes // smallest + 1)) ** (-1 / 1.2)
+    ends = np.minimum(sizes, max(largest, smallest)).astype(np.int64).cumsum()
+    return np.concatenate([[0], ends[ends < nodes]])
+
+
+def _weighted(upto: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The nodes whose stretch of the summed weights holds a number drawn between `low` and `high`."""
+    drawn = low + (high - low) * rng.random(len(low))
+    return np.searchsorted(upto, drawn, side="right").clip(1, len(upto) - 1) - 1
+
+
+def _rmat(edges: int, rng: np.random.Generator) -> tuple[int, Draw]:
+    """Quarter by quarter; a sixteenth as many nodes as edges, at least."""
+    levels = max((edges // 16 - 1).bit_length(), 4)
+    bounds = np.cumsum(RMAT)
+
+    def draw(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        source, destination = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+        for _ in range(levels):
+            quarter = np.searchsorted(bounds, rng.random(count), side="right")
+            source = source * 2 + quarter // 2
+            destination = destination * 2 + quarter % 2
+        return source, destination
+
+    return 1 << levels, draw

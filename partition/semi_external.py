@@ -1,0 +1,76 @@
+"""A cut of a graph whose edges do not fit in memory: clusters, the graph of clusters, its cut, refinement.
+
+Owns the levels and their limits. In memory: about 40 bytes a node, the size-bounded graph of clusters, and
+METIS on that. Edges are scanned in their files.
+Shape letters: N nodes, K blocks.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+
+from partition import propagation
+from partition.csr import DiskGraph, contracted
+from partition.methods import metis, most_weight
+
+CLUSTER_SCANS = 4
+REFINE_SCANS = 3
+CLUSTERS_OF_A_BLOCK = 32
+"""A cluster weighs at most so small a share of a block, or blocks of clusters could not be balanced."""
+COARSE_EDGES = 4_000_000
+"""Edges that METIS gets: 0.8 GB. Fixed, so that the same graph is cut alike on all machines."""
+_SHRINKS = 0.9
+"""Clustering again is worth it while it leaves less than that of the nodes."""
+
+
+def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+    """int64 N, block of each node."""
+    clusters, count = _clusters(graph, weights, blocks, seed)
+    coarse_weights = np.zeros(count, dtype=np.int64)
+    np.add.at(coarse_weights, clusters, weights)
+    folder = graph.folder / "coarse.scratch"
+    try:
+        coarse = contracted(graph, folder, clusters, count)
+        again = coarse.edges > COARSE_EDGES and count < _SHRINKS * graph.nodes
+        if count <= blocks:
+            block: np.ndarray = np.arange(count, dtype=np.int64)
+        else:
+            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return _refined(graph, weights, block.astype(np.int32)[clusters], blocks).astype(np.int64)
+
+
+def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int]:
+    """(int32 N, cluster of each node; number of clusters)."""
+    limit = max(int(weights.sum()) // (blocks * CLUSTERS_OF_A_BLOCK), 1)
+    labels = np.arange(graph.nodes, dtype=np.int32)
+    heft = weights.copy()
+    score = np.zeros(graph.nodes, dtype=np.int64)
+    touched = np.empty(propagation.most_neighbours(graph), dtype=np.int32)
+    rows = (graph.indptr, graph.indices, propagation.edge_weights(graph))
+    for scan in range(CLUSTER_SCANS):
+        draw = (seed & 0x7FFFFFFF) * CLUSTER_SCANS + scan
+        propagation.cluster_scan(*rows, weights, labels, heft, score, touched, limit, draw)
+    propagation.gather_lone(graph.indptr, weights, labels, heft, limit)
+    used = np.zeros(graph.nodes, dtype=np.int32)
+    used[labels] = 1
+    number = np.cumsum(used, dtype=np.int32) - 1
+    return number[labels], int(used.sum())
+
+
+def _refined(graph: DiskGraph, weights: np.ndarray, block: np.ndarray, blocks: int) -> np.ndarray:
+    """int32 N: fewer edges cut, and no block over the limit where nodes can be moved at all."""
+    limit = most_weight(weights, blocks)
+    load = np.zeros(blocks, dtype=np.int64)
+    np.add.at(load, block, weights)
+    score = np.zeros(blocks, dtype=np.int64)
+    touched = np.empty(propagation.most_neighbours(graph), dtype=np.int32)
+    rows = (graph.indptr, graph.indices, propagation.edge_weights(graph))
+    for _ in range(REFINE_SCANS):
+        propagation.refine_scan(*rows, weights, block, load, score, touched, limit)
+    if propagation.unload(weights, block, load, limit):
+        propagation.refine_scan(*rows, weights, block, load, score, touched, limit)
+    return block
