@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
     build.add_argument("--store", required=True, help="folder that keeps finished partitions")
     _add_options(build)
+    build.add_argument(
+        "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"
+    )
     build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
     build.set_defaults(run=_build)
 
@@ -116,7 +119,9 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.trainable:
         check_trainable(options.tokenizer)
     start = time.monotonic()
-    result = find_or_build(arguments.folder, options, store=arguments.store, say=_say)
+    result = find_or_build(
+        arguments.folder, options, store=arguments.store, say=_say, reuse=not arguments.no_reuse
+    )
     seconds = round(time.monotonic() - start, 2)
     if arguments.json:
         line = {"id": result.id, "path": str(result.path), "seconds": seconds, "found": result.found}

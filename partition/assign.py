@@ -148,18 +148,37 @@ def assign(
     """(part, cluster within the part) of each node, both int64 N; clusters of a part leave no gaps."""
     cut = find_method(method)
     everything = np.arange(len(weights))
-    part = np.zeros(len(weights), dtype=np.int64)
+    part = assign_parts(adjacency, weights, hosts=hosts, trainers=trainers, method=method, seed=seed)
     cluster = np.zeros(len(weights), dtype=np.int64)
-    host = _split(cut, adjacency, weights, everything, hosts, seed)
-    for h in range(hosts):
-        members = everything[host == h]
-        part[members] = h * trainers + _split(cut, adjacency, weights, members, trainers, seed)
     for p in range(hosts * trainers):
         members = everything[part == p]
         blocks = max(1, round(len(members) / cluster_size))
         found = _split(cut, adjacency, weights, members, blocks, seed)
         cluster[members] = np.unique(found, return_inverse=True)[1]
     return part, cluster
+
+
+def assign_parts(
+    adjacency: Adjacency, weights: np.ndarray, *, hosts: int, trainers: int, method: str, seed: int
+) -> np.ndarray:
+    """int64 N, part of each node: the two upper levels of `assign`."""
+    cut = find_method(method)
+    everything = np.arange(len(weights))
+    part = np.zeros(len(weights), dtype=np.int64)
+    host = _split(cut, adjacency, weights, everything, hosts, seed)
+    for h in range(hosts):
+        members = everything[host == h]
+        part[members] = h * trainers + _split(cut, adjacency, weights, members, trainers, seed)
+    return part
+
+
+def within_parts(part: np.ndarray, cluster: np.ndarray, parts: int) -> np.ndarray:
+    """int64 N, clusters counted anew within each part, in their order and without gaps."""
+    found = np.zeros(len(part), dtype=np.int64)
+    for p in range(parts):
+        members = part == p
+        found[members] = np.unique(cluster[members], return_inverse=True)[1]
+    return found
 
 
 def number(

@@ -1,0 +1,86 @@
+"""New nodes join the parts and clusters of their neighbours; the others stay where they were.
+
+Owns who goes where. Never reads a partition and never cuts anything.
+Shape letters: N nodes over all types, in the order of types and rows; P parts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from partition.assign import Adjacency, within_parts
+
+BALANCE_LIMIT = 1.05
+"""Nodes of a part as a multiple of the mean, beyond which nobody joins; METIS itself may go to 1.03."""
+
+
+def place_new(
+    adjacency: Adjacency, part: np.ndarray, cluster: np.ndarray, parts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(part, cluster within the part) of each node, both int64 N; clusters of a part leave no gaps.
+
+    -1 in `part` and `cluster` (int64 N, clusters counted through all parts or within each) marks a new node.
+    It joins the part of most of its neighbours that has room, there the cluster of most of them, and without
+    either the lightest. Nodes that only know new nodes come after those.
+    """
+    part, cluster = part.copy(), cluster.copy()
+    sizes = np.bincount(part[part >= 0], minlength=parts)
+    within = [_cluster_sizes(cluster[part == p]) for p in range(parts)]
+    limit = BALANCE_LIMIT * len(part) / parts
+    for node in _outwards(adjacency, np.flatnonzero(part < 0), part >= 0):
+        others, edges = _row(adjacency, node)
+        placed = part[others] >= 0
+        others, edges = others[placed], edges[placed]
+        part[node] = chosen = _part(part[others], edges, sizes, limit)
+        near = part[others] == chosen
+        cluster[node] = _cluster(cluster[others[near]], edges[near], within[chosen])
+        sizes[chosen] += 1
+        within[chosen][int(cluster[node])] = within[chosen].get(int(cluster[node]), 0) + 1
+    return part, within_parts(part, cluster, parts)
+
+
+def _outwards(adjacency: Adjacency, new: np.ndarray, placed: np.ndarray) -> Iterator[int]:
+    """The new nodes: first those beside placed ones, then their neighbours; islands by row, whole."""
+    seen = placed.copy()
+    queue = deque(node for node in new.tolist() if placed[_row(adjacency, node)[0]].any())
+    seen[list(queue)] = True
+    for start in [None, *new.tolist()]:
+        if start is not None and not seen[start]:
+            seen[start] = True
+            queue.append(start)
+        while queue:
+            node = queue.popleft()
+            yield node
+            others = _row(adjacency, node)[0]
+            others = others[~seen[others]]
+            seen[others] = True
+            queue.extend(others.tolist())
+
+
+def _row(adjacency: Adjacency, node: int) -> tuple[np.ndarray, np.ndarray]:
+    """(neighbours, edges to each) of a node."""
+    first, last = adjacency.indptr[node], adjacency.indptr[node + 1]
+    return adjacency.indices[first:last], adjacency.data[first:last]
+
+
+def _part(known: np.ndarray, edges: np.ndarray, sizes: np.ndarray, limit: float) -> int:
+    votes = np.bincount(known, weights=edges, minlength=len(sizes))
+    open_to = (votes > 0) & (sizes + 1 <= limit)
+    if not open_to.any():
+        return int(sizes.argmin())
+    return int(np.where(open_to, votes, -1).argmax())
+
+
+def _cluster(known: np.ndarray, edges: np.ndarray, sizes: dict[int, int]) -> int:
+    if len(known):
+        names, place = np.unique(known, return_inverse=True)
+        return int(names[np.bincount(place, weights=edges).argmax()])
+    return min(sizes, key=lambda name: (sizes[name], name), default=0)
+
+
+def _cluster_sizes(clusters: np.ndarray) -> dict[int, int]:
+    names, counts = np.unique(clusters, return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,99 @@
+"""Files of a partition that are the same in its parent: linked, not written again; and the map of old ids.
+
+Owns which content keys a file depends on. Never links a file whose checksum is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from partition.earlier import Earlier
+from partition.manifest import FileInfo, PartitionManifest
+from partition.storage import sha256_of
+
+
+def link_unchanged(draft: Path, manifest: PartitionManifest, parent: Earlier) -> dict[str, FileInfo]:
+    """Put the parent's files that are right for a partition into its folder; path -> what is known of it.
+
+    Both must have the same assignment of nodes; then equal keys make equal files.
+    """
+    linked = {}
+    for name, info in parent.manifest.files.items():
+        wanted = keys_of(name, manifest.keys)
+        if wanted is None or wanted != keys_of(name, parent.manifest.keys):
+            continue
+        source, target = parent.folder / name, draft / name
+        if not source.is_file() or sha256_of(source) != info.sha256:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # another owner, or a file system without links
+            shutil.copyfile(source, target)
+        linked[name] = info
+    return linked
+
+
+def linked_words(linked: Mapping[str, FileInfo]) -> str:
+    """`; N files, N MB, are the parent's`, or nothing."""
+    megabytes = sum(info.size for info in linked.values()) / 1e6
+    return f"; {len(linked)} files, {megabytes:,.1f} MB, are the parent's" if linked else ""
+
+
+def keys_of(name: str, keys: Mapping[str, str]) -> dict[str, str] | None:
+    """The content keys that a file of a partition is made of; None for one that is never shared."""
+    part, _, inner = name.partition("/")
+    if not inner or "layout" not in keys:
+        return None
+    wanted = _parts_of(inner)
+    if wanted is None:
+        return None
+    prefix, kinds = wanted
+    return {
+        key: value
+        for key, value in keys.items()
+        if key == "layout" or (key.startswith(prefix) and key.rpartition("/")[2] in kinds)
+    }
+
+
+def _parts_of(inner: str) -> tuple[str, tuple[str, ...]] | None:
+    """(first letters, last word) of the keys besides layout that a file of a host depends on."""
+    folder, _, rest = inner.rpartition("/")
+    match folder, rest:
+        case "", "graph.dgl":
+            return "nodes/", ()
+        case "", "node_feat.dgl":
+            return "nodes/", ("features", "labels")
+        case "", "edge_feat.dgl":
+            return "edges/", ("features",)
+        case "ids", _:
+            return "nodes/", ()
+        case "tokens", _:
+            return f"nodes/{rest.removesuffix('.values.npy').removesuffix('.offsets.npy')}/", ("tokens",)
+        case "targets/nodes", _:
+            return f"nodes/{rest.removesuffix('.parquet')}/", ("targets",)
+        case "targets/edges", _:
+            return f"edges/{rest.removesuffix('.parquet')}/", ("targets",)
+    return None
+
+
+def write_moved(
+    folder: Path, manifest: PartitionManifest, moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """`partH/moved/TYPE.parquet`: what id each node of a host has here and had in the parent.
+
+    `moved` is type -> (old, new), int64 each, by new id; nodes that the parent does not know are left out.
+    """
+    for name, (old, new) in moved.items():
+        for host in range(manifest.hosts):
+            first, last = np.searchsorted(new, manifest.host_range(name, host))
+            path = folder / f"part{host}" / "moved" / f"{name}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            pq.write_table(pa.table({"old": old[first:last], "new": new[first:last]}), path)
