@@ -154,6 +154,8 @@ def _show(arguments: argparse.Namespace) -> int:
     _out(f"partition {manifest.id}: {manifest.hosts} hosts x {manifest.trainers} trainers, ", end="")
     _out(f"{sum(manifest.clusters)} clusters, {len(manifest.files)} files, {_megabytes(manifest):,.1f} MB")
     _out(f"edges cut: {cut['hosts']:.1%} between hosts, {cut['parts']:.1%} between parts")
+    if manifest.parent:
+        _out(f"assignment of nodes {manifest.reuse.how} from partition {manifest.parent}")
     for name, values in balance.items():
         _out(f"{name} by part: {', '.join(f'{value:,}' for value in values)}")
     for node_type in manifest.node_types:

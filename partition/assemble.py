@@ -53,7 +53,7 @@ class Assembled:
     same_as: Earlier | None
     """Partition with the same assignment, whose files may be linked."""
     moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    """Type -> (id in the parent, id here), int64, by id here; empty where ids are the parent's or there is none."""
+    """Type -> (id in the parent, id here), int64, by id here; empty without a parent or where ids are its."""
 
 
 def assemble(request: Request, earlier: Sequence[Earlier], say: Say) -> Assembled:

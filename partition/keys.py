@@ -1,10 +1,10 @@
 """Content keys: what of a request's input is the same as an earlier one's, part by part.
 
-Owns which parts there are and what goes into their hashes. Never reads a file and never decides what to reuse.
+Owns which parts there are and what goes into their hashes. Never reads a file, never decides what to reuse.
 
     graph                  ids of all nodes and edges that messages may use
     structure              graph, and the options that steer the cut
-    layout                 structure, number of hosts, relations that are stored: all that graph.dgl is made of
+    layout                 structure, number of hosts, relations that are stored: what graph.dgl is made of
     nodes/TYPE/tokens      ids and texts, tokenizer, length
     nodes/TYPE/features    and nodes/TYPE/labels, nodes/TYPE/targets (labels and splits)
     edges/RELATION/features, edges/RELATION/targets (ends, splits, labels and features of the targets)
@@ -101,7 +101,7 @@ def _hash(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}\n".encode())
-            digest.update(memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b"")
+            digest.update(np.ascontiguousarray(part).data)
         elif isinstance(part, pa.Array):
             digest.update(f"{part.type} {len(part)}\n".encode())
             for start in range(0, len(part), _ROWS):

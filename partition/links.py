@@ -49,7 +49,7 @@ def linked_words(linked: Mapping[str, FileInfo]) -> str:
 
 def keys_of(name: str, keys: Mapping[str, str]) -> dict[str, str] | None:
     """The content keys that a file of a partition is made of; None for one that is never shared."""
-    part, _, inner = name.partition("/")
+    inner = name.partition("/")[2]
     if not inner or "layout" not in keys:
         return None
     wanted = _parts_of(inner)

@@ -80,7 +80,7 @@ class ReuseInfo:
     gone: int = 0
     """Nodes that have left since the origin."""
     drift: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Figure -> (at the origin, now): shares of edges cut, and the heaviest part as a multiple of the mean."""
+    """Figure -> (at the origin, now): shares of edges cut, and the heaviest part over the mean."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class PartitionManifest:
     """Partition whose assignment of nodes this one goes on with; empty = cut afresh."""
     reuse: ReuseInfo = field(default_factory=ReuseInfo)
     keys: Mapping[str, str] = field(default_factory=dict)
-    """What of the input -> sha256 of its content (keys.py); empty in partitions made before they were kept."""
+    """What of the input -> sha256 of its content (keys.py); empty in partitions made before they were."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Step -> how long it took when it was last done, here or in an ancestor."""
     version: int = FORMAT_VERSION

@@ -91,9 +91,7 @@ def _regrouped(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator
             continue
         if (where := _places(parent, sought, say)) is None:
             continue
-        say(
-            f"regrouping the {clusters:,} clusters of {parent.id}: the {sum(sought.counts):,} nodes are not cut"
-        )
+        say(f"regrouping the {clusters:,} clusters of {parent.id}: nodes and edges are the same")
         part, cluster = regroup(
             sought.adjacency,
             sought.weights,

@@ -123,8 +123,7 @@ def _graph_json(manifest: PartitionManifest, graph: StoredGraph, layout: _Layout
 def _write_graph(
     part: Path, manifest: PartitionManifest, graph: StoredGraph, layout: _Layout, host: int
 ) -> None:
-    path = part / "graph.dgl"
-    if path.exists():
+    if (path := part / "graph.dgl").exists():
         return
     sources, destinations, relations, edge_ids = _host_edges(manifest, graph, layout, host)
     first, last = layout.host_starts[host], layout.host_starts[host + 1]
@@ -194,8 +193,7 @@ def _types_of(manifest: PartitionManifest, layout: _Layout, nodes: np.ndarray) -
 
 
 def _write_node_features(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
-    path = part / "node_feat.dgl"
-    if path.exists():
+    if (path := part / "node_feat.dgl").exists():
         return
     tensors: dict[str, torch.Tensor] = {}
     for name, table in graph.nodes.items():
@@ -209,8 +207,7 @@ def _write_node_features(part: Path, manifest: PartitionManifest, graph: StoredG
 
 
 def _write_edge_features(part: Path, graph: StoredGraph, layout: _Layout, host: int) -> None:
-    path = part / "edge_feat.dgl"
-    if path.exists():
+    if (path := part / "edge_feat.dgl").exists():
         return
     tensors: dict[str, torch.Tensor] = {}
     for relation, bounds in zip(graph.relations, layout.edge_bounds, strict=True):
