@@ -20,8 +20,9 @@ from partition import store as stores
 from partition.assemble import Request, assemble
 from partition.earlier import earlier_partitions
 from partition.errors import DataError, UsageError
-from partition.links import link_unchanged, linked_words, write_moved
+from partition.links import link_unchanged, linked_words
 from partition.manifest import FORMAT_VERSION, PartitionManifest
+from partition.moved import write_moved
 from partition.paths import store_folder
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFolder, locked, publish, reading, writing

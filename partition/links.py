@@ -1,4 +1,4 @@
-"""Files of a partition that are the same in its parent: linked, not written again; and the map of old ids.
+"""Files of a partition that are the same in its parent: linked, not written again.
 
 Owns which content keys a file depends on. Never links a file whose checksum is wrong.
 """
@@ -9,10 +9,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from partition.earlier import Earlier
 from partition.manifest import FileInfo, PartitionManifest
@@ -82,18 +78,3 @@ def _parts_of(inner: str) -> tuple[str, tuple[str, ...]] | None:
         case "targets/edges", _:
             return f"edges/{rest.removesuffix('.parquet')}/", ("targets",)
     return None
-
-
-def write_moved(
-    folder: Path, manifest: PartitionManifest, moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> None:
-    """`partH/moved/TYPE.parquet`: what id each node of a host has here and had in the parent.
-
-    `moved` is type -> (old, new), int64 each, by new id; nodes that the parent does not know are left out.
-    """
-    for name, (old, new) in moved.items():
-        for host in range(manifest.hosts):
-            first, last = np.searchsorted(new, manifest.host_range(name, host))
-            path = folder / f"part{host}" / "moved" / f"{name}.parquet"
-            path.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.table({"old": old[first:last], "new": new[first:last]}), path)

@@ -87,6 +87,16 @@ class Parts:
     def node_tables(self) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((name, table) for name, table in self.tables.items() if "ends" not in table)
 
+    def places(self) -> dict[str, dict[Any, tuple[int, int]]]:
+        """Node type -> own id -> (part, cluster counted through all parts)."""
+        bounds = np.array([0, *np.cumsum(self.manifest.clusters)])
+        found = {}
+        for name, ids in self.ids.items():
+            clusters = np.searchsorted(self.manifest.offsets[name], np.arange(len(ids)), side="right") - 1
+            parts = np.searchsorted(bounds, clusters, side="right") - 1
+            found[name] = dict(zip(ids, zip(parts.tolist(), clusters.tolist(), strict=True), strict=True))
+        return found
+
 
 def check_parts(parts: Parts, *, keep_eval_edges: bool = False) -> None:
     """Whatever the tables hold is in the parts exactly once and unchanged."""
