@@ -41,6 +41,7 @@ def read_moved(folder: str | Path, host: int, node_type: str) -> tuple[np.ndarra
         table = pq.read_table(path)
     except FileNotFoundError:
         raise StoreError(
-            f"{path}: no such file", hint="a partition cut afresh or kept has the map of no ids"
+            f"{path}: no such file",
+            hint="a partition cut afresh has none; one that was kept has the ids of its parent",
         ) from None
     return table["old"].to_numpy(), table["new"].to_numpy()
