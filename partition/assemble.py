@@ -5,9 +5,8 @@ Owns the order of the steps in memory and what is told of reuse. Never writes; t
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,16 @@ import numpy as np
 
 from partition import assign, stored
 from partition.drift import drift_lines, reuse_info
-from partition.earlier import Earlier, tokens_of
-from partition.errors import DataError, StoreError
+from partition.earlier import Earlier
+from partition.errors import DataError
 from partition.keys import content_keys
 from partition.manifest import PartitionManifest
+from partition.retoken import Tokenized, Tokenizer, tokenize_all
 from partition.reuse import Inherited, inherit
 from partition.schema import GraphSchema
 from partition.sought import Sought
 from partition.storage import InputFile
 from partition.tables import GraphTables, load_tables
-from partition.tokens import TokenLists, load_tokenizer, tokenize
 
 Say = Callable[[str], None]
 
@@ -50,6 +49,8 @@ class Assembled:
 
     manifest: PartitionManifest
     graph: stored.StoredGraph
+    text_hashes: Mapping[str, np.ndarray]
+    """Type -> uint64, by row; only types whose tokens are stored."""
     same_as: Earlier | None
     """Partition with the same assignment, whose files may be linked."""
     moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -58,37 +59,48 @@ class Assembled:
 
 def assemble(request: Request, earlier: Sequence[Earlier], say: Say) -> Assembled:
     """Everything up to the writing; `earlier` partitions, newest first, are what may be reused."""
-    options, seconds = request.options, dict[str, float]()
-    assign.find_method(options["method"])
-    sought = _sought(request, earlier, seconds, say)
-    with _timed(seconds, "cut"):
-        inherited = inherit(sought, earlier, say)
-        if inherited is None:
-            edges = sum(len(rows) for _, rows in sought.edges)
-            say(f"cutting {sum(sought.counts):,} nodes and {edges:,} edges")
-        part, cluster = sought.cut() if inherited is None else (inherited.part, inherited.cluster)
-    if inherited is not None and (before := inherited.parent.manifest.seconds.get("cut")) is not None:
-        say(f"  cutting afresh took {before:.1f} s, this {seconds['cut']:.1f} s")
-        seconds["cut"] = before
-    numbering = sought.number(part, cluster)
+    assign.find_method(request.options["method"])
+    sought, texts = _sought(request, earlier, say)
+    hashes = {name: text.hashes for name, text in texts.items()}
+    inherited, numbering, seconds = _numbered(sought, earlier, say)
     graph = stored.stored_graph(
         sought.tables,
         numbering,
         sought.tokens,
-        keep_eval_edges=options["keep_eval_edges"],
-        reverse=options["reverse"],
+        keep_eval_edges=request.options["keep_eval_edges"],
+        reverse=request.options["reverse"],
     )
-    manifest = _manifest(request, sought, graph, inherited, seconds)
+    times = {f"tokens of {name}": text.seconds for name, text in texts.items()}
+    manifest = _manifest(request, sought, graph, inherited, {**times, "cut": seconds})
     if inherited is None:
-        return Assembled(manifest, graph, None, {})
+        return Assembled(manifest, graph, hashes, None, {})
     for line in drift_lines(manifest.reuse, manifest.stats):
         say(f"  {line}")
     if inherited.how == "kept":
-        return Assembled(manifest, graph, inherited.parent, {})
-    return Assembled(manifest, graph, None, _moved(inherited, numbering))
+        return Assembled(manifest, graph, hashes, inherited.parent, {})
+    return Assembled(manifest, graph, hashes, None, _moved(inherited, numbering))
 
 
-def _sought(request: Request, earlier: Sequence[Earlier], seconds: dict[str, float], say: Say) -> Sought:
+def _numbered(
+    sought: Sought, earlier: Sequence[Earlier], say: Say
+) -> tuple[Inherited | None, assign.Numbering, float]:
+    """(what is reused, the id space, seconds that cutting afresh took, now or then)."""
+    start = time.monotonic()
+    inherited = inherit(sought, earlier, say)
+    if inherited is None:
+        edges = sum(len(rows) for _, rows in sought.edges)
+        say(f"cutting {sum(sought.counts):,} nodes and {edges:,} edges")
+        numbering = sought.number(*sought.cut())
+    else:
+        numbering = sought.number(inherited.part, inherited.cluster)
+    seconds = time.monotonic() - start
+    if inherited is not None and (before := inherited.parent.manifest.seconds.get("cut")) is not None:
+        say(f"  cutting afresh took {before:.1f} s, this {seconds:.1f} s")
+        seconds = before
+    return inherited, numbering, seconds
+
+
+def _sought(request: Request, earlier: Sequence[Earlier], say: Say) -> tuple[Sought, Mapping[str, Tokenized]]:
     options = request.options
     loaded = load_tables(request.schema, request.files)
     if not any(len(table.ids) for table in loaded.nodes.values()):
@@ -98,56 +110,20 @@ def _sought(request: Request, earlier: Sequence[Earlier], seconds: dict[str, flo
         for table in loaded.edges.values()
     )
     keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key)
-    tokens = _tokens(request, loaded, keys, earlier, seconds, say)
-    return Sought(request.schema.name, loaded, edges, tokens, options, keys)
+    texts = _tokenized(request, loaded, keys, earlier, say)
+    tokens = {name: text.lists for name, text in texts.items()}
+    return Sought(request.schema.name, loaded, edges, tokens, options, keys), texts
 
 
-def _tokens(
-    request: Request,
-    loaded: GraphTables,
-    keys: Mapping[str, str],
-    earlier: Sequence[Earlier],
-    seconds: dict[str, float],
-    say: Say,
-) -> dict[str, TokenLists]:
-    texts = {name: table.texts for name, table in loaded.nodes.items() if table.texts is not None}
-    if not texts or request.tokenizer_folder is None:
-        if texts:
+def _tokenized(
+    request: Request, loaded: GraphTables, keys: Mapping[str, str], earlier: Sequence[Earlier], say: Say
+) -> dict[str, Tokenized]:
+    if request.tokenizer_folder is None:
+        if texts := [name for name, table in loaded.nodes.items() if table.texts is not None]:
             say(f"no tokenizer chosen: the texts of {', '.join(texts)} are left out")
         return {}
-    tokenizer = None
-    lists = {}
-    for name, column in texts.items():
-        key, step = f"nodes/{name}/tokens", f"tokens of {name}"
-        found = _tokens_again(name, loaded, keys[key], earlier, say)
-        if found is not None:
-            lists[name], then = found
-            seconds[step] = then
-            continue
-        tokenizer = tokenizer or load_tokenizer(request.tokenizer_folder)
-        say(f"tokenizing {len(column):,} texts of {name}")
-        length = request.options["max_length"]
-        with _timed(seconds, step):
-            lists[name] = tokenize(column, tokenizer, max_length=length, what=name, say=say)
-    return lists
-
-
-def _tokens_again(
-    name: str, loaded: GraphTables, key: str, earlier: Sequence[Earlier], say: Say
-) -> tuple[TokenLists, float] | None:
-    """Tokens that an earlier partition has of the same texts, and the seconds they took."""
-    for source in earlier:
-        if source.manifest.keys.get(f"nodes/{name}/tokens") != key:
-            continue
-        try:
-            lists = tokens_of(source, name, loaded.nodes[name].ids)
-        except (StoreError, OSError) as error:
-            say(f"{source.id} gives no tokens: {str(error).splitlines()[0]}")
-            continue
-        then = source.manifest.seconds.get(f"tokens of {name}", 0.0)
-        say(f"tokens of {name} come from {source.id}, {then:.1f} s of work: texts and tokenizer are the same")
-        return lists, then
-    return None
+    tokenizer = Tokenizer(request.tokenizer_folder, request.options["max_length"])
+    return tokenize_all(loaded, tokenizer, keys, earlier, say)
 
 
 def _manifest(
@@ -186,10 +162,3 @@ def _moved(inherited: Inherited, numbering: assign.Numbering) -> dict[str, tuple
         new = np.flatnonzero(by_id >= 0)
         moved[name] = by_id[new], new
     return moved
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    seconds[step] = time.monotonic() - start

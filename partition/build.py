@@ -24,6 +24,7 @@ from partition.links import link_unchanged, linked_words
 from partition.manifest import FORMAT_VERSION, PartitionManifest
 from partition.moved import write_moved
 from partition.paths import store_folder
+from partition.retoken import write_text_hashes
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFolder, locked, publish, reading, writing
 from partition.tables import table_files
@@ -176,6 +177,7 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
         linked = link_unchanged(draft, manifest, made.same_as) if made.same_as else {}
         say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers{linked_words(linked)}")
         write_parts(draft, manifest, made.graph)
+        write_text_hashes(draft, manifest, made.graph.numbering, made.text_hashes)
         write_moved(draft, manifest, made.moved)
         stores.seal(draft, manifest, linked=linked)
         publish(draft, root / request.id)

@@ -49,6 +49,17 @@ class Places:
     """Nodes there that are in no table any more."""
 
 
+@dataclass(frozen=True)
+class StoredTokens:
+    """Tokens of one type in an earlier partition, by id there."""
+
+    lists: TokenLists
+    hashes: np.ndarray
+    """uint64, of the texts (retoken.py)."""
+    place: np.ndarray
+    """int64 N, id there of today's rows; -1 for a node that it does not know."""
+
+
 def earlier_partitions(store: Path) -> list[Earlier]:
     """All that can be read, newest first; what cannot is no reason to stop."""
     found: list[tuple[float, Earlier]] = []
@@ -79,18 +90,20 @@ def places(earlier: Earlier, node_type: str, ids: pa.Array) -> Places:
     )
 
 
-def tokens_of(earlier: Earlier, node_type: str, ids: pa.Array) -> TokenLists:
-    """Tokens of today's nodes in the order of rows, all of which the earlier partition must hold."""
+def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array) -> StoredTokens:
+    """What it has of a type's texts; StoreError where the files are not as written."""
     hosts = range(earlier.manifest.hosts)
     stems = [f"part{host}/tokens/{node_type}" for host in hosts]
-    check_files(earlier.folder, [f"{stem}.{kind}.npy" for stem in stems for kind in ("values", "offsets")])
+    kinds = ("values", "offsets", "hashes")
+    check_files(earlier.folder, [f"{stem}.{kind}.npy" for stem in stems for kind in kinds])
     opened = [open_tokens(earlier.folder, host, node_type) for host in hosts]
     lengths = np.concatenate([np.diff(offsets) for _, offsets in opened])
-    stored = TokenLists(
+    lists = TokenLists(
         np.concatenate([values for values, _ in opened]),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
-    return stored.select(_rows_of(ids, _ids(earlier, node_type)))
+    hashes = np.concatenate([np.load(earlier.folder / f"{stem}.hashes.npy") for stem in stems])
+    return StoredTokens(lists, hashes, _rows_of(ids, _ids(earlier, node_type)))
 
 
 def figures(stats: Mapping[str, Any]) -> dict[str, float]:

@@ -5,7 +5,8 @@ Owns which parts there are and what goes into their hashes. Never reads a file, 
     graph                  ids of all nodes and edges that messages may use
     structure              graph, and the options that steer the cut
     layout                 structure, number of hosts, relations that are stored: what graph.dgl is made of
-    nodes/TYPE/tokens      ids and texts, tokenizer, length
+    nodes/TYPE/tokenizer   its files, and the length that texts are cut at
+    nodes/TYPE/tokens      tokenizer, ids and texts
     nodes/TYPE/features    and nodes/TYPE/labels, nodes/TYPE/targets (labels and splits)
     edges/RELATION/features, edges/RELATION/targets (ends, splits, labels and features of the targets)
 """
@@ -48,6 +49,7 @@ def content_keys(
     keys["layout"] = _hash(keys["structure"], FORMAT_VERSION, options["hosts"], relations)
     for name, node in tables.nodes.items():
         if tokenizer and node.texts is not None:
+            keys[f"nodes/{name}/tokenizer"] = _hash(tokenizer, options["max_length"])
             keys[f"nodes/{name}/tokens"] = _hash(node.ids, node.texts, tokenizer, options["max_length"])
         for what, values in _node_columns(node).items():
             keys[f"nodes/{name}/{what}"] = _hash(*values)

@@ -72,7 +72,7 @@ def _parts_of(inner: str) -> tuple[str, tuple[str, ...]] | None:
         case "ids", _:
             return "nodes/", ()
         case "tokens", _:
-            return f"nodes/{rest.removesuffix('.values.npy').removesuffix('.offsets.npy')}/", ("tokens",)
+            return f"nodes/{rest.rsplit('.', 2)[0]}/", ("tokens",)  # TYPE.values.npy
         case "targets/nodes", _:
             return f"nodes/{rest.removesuffix('.parquet')}/", ("targets",)
         case "targets/edges", _:

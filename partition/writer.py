@@ -197,8 +197,7 @@ def _write_node_features(part: Path, manifest: PartitionManifest, graph: StoredG
         return
     tensors: dict[str, torch.Tensor] = {}
     for name, table in graph.nodes.items():
-        first, last = manifest.host_range(name, host)
-        rows = graph.numbering.rows[name][first:last]
+        rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
         if table.features is not None:
             tensors[f"{name}/feat"] = torch.from_numpy(table.features[rows])
         if table.labels is not None:
@@ -212,7 +211,7 @@ def _write_edge_features(part: Path, graph: StoredGraph, layout: _Layout, host: 
     tensors: dict[str, torch.Tensor] = {}
     for relation, bounds in zip(graph.relations, layout.edge_bounds, strict=True):
         if relation.features is not None:
-            features = relation.features[int(bounds[host]) : int(bounds[host + 1])]
+            features = relation.features[slice(*bounds[host : host + 2].tolist())]
             tensors[f"{_key(relation)}/feat"] = torch.from_numpy(np.ascontiguousarray(features))
     _save_tensors(path, tensors)
 
@@ -240,8 +239,8 @@ def _write_tokens(part: Path, manifest: PartitionManifest, graph: StoredGraph, h
 def _write_ids(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
     (part / "ids").mkdir(exist_ok=True)
     for name, table in graph.nodes.items():
-        first, last = manifest.host_range(name, host)
-        original = table.ids.take(pa.array(graph.numbering.rows[name][first:last]))
+        rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
+        original = table.ids.take(pa.array(rows))
         _write_table(part / "ids" / f"{name}.parquet", {"id": original})
 
 

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from partition_graphs import WORDS, communities, write_graph
 from partition_parts import Parts, check_parts
 
-from partition import assemble
+from partition import retoken
 from partition.__main__ import main
 from partition.assign import METHODS, Adjacency
 from partition.build import BuildOptions, find_or_build
 from partition.manifest import PartitionManifest
 from partition.store import verify
+from partition.tokens import TokenLists, tokenize
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -35,7 +37,7 @@ def column(table: str, name: str, values: list[Any]) -> Change:
     return change
 
 
-TOKENS = {"tokens/paper.values.npy", "tokens/paper.offsets.npy"}
+TOKENS = {f"tokens/paper.{kind}.npy" for kind in ("values", "offsets", "hashes")}
 CHANGES: dict[str, tuple[Change, set[str]]] = {
     "labels": (column("paper", "label", [2, None, 0]), {"node_feat.dgl", "targets/nodes/paper.parquet"}),
     "splits": (column("paper", "part", ["test", None, "train"]), {"targets/nodes/paper.parquet"}),
@@ -116,10 +118,29 @@ def test_the_same_texts_are_not_tokenized_again(
     origin: Path, tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(origin / "store", tmp_path / "store")
-    monkeypatch.setattr(assemble, "tokenize", None)
+    monkeypatch.setattr(retoken, "tokenize", None)
     after = made(communities(), tmp_path, tokenizer=tokenizer, seed=5)
     assert after.manifest.parent == ""
     check_parts(after)
+
+
+def test_only_texts_that_are_new_are_tokenized(
+    origin: Path, tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(origin / "store", tmp_path / "store")
+    tables, seen = communities(), []
+    columns = tables["paper"]["columns"]
+    columns["text"][5:7] = ["edge edge edge", "node node node"]
+    for name, values in columns.items():
+        columns[name] = values[::-1]
+
+    def watched(texts: pa.Array, *rest: Any, **named: Any) -> TokenLists:
+        seen.extend(texts.to_pylist())
+        return tokenize(texts, *rest, **named)
+
+    monkeypatch.setattr(retoken, "tokenize", watched)
+    check_parts(made(tables, tmp_path, tokenizer=tokenizer))
+    assert seen == ["node node node", "edge edge edge"]
 
 
 def test_one_host_of_two_trainers_takes_over_the_cut_for_two_hosts(
