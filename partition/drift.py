@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from partition.earlier import figures
+from partition.earlier import WEIGHT, figures
 from partition.manifest import ReuseInfo
 from partition.reuse import Inherited
 
 CUT_LIMIT = 0.02
 """More of the edges cut than at the origin; what a regrouping may cost as well."""
 BALANCE_LIMIT = 1.10
-"""The heaviest part as a multiple of the mean: a step takes as long as its slowest trainer."""
+"""Weight of the heaviest part as a multiple of the mean: a step takes as long as its slowest trainer."""
+BALANCE_NOISE = 0.02
+"""Beyond what the origin had already, where that was above the limit."""
 
 
 def reuse_info(inherited: Inherited | None, part_id: str, stats: Mapping[str, Any]) -> ReuseInfo:
@@ -41,25 +43,34 @@ def reuse_info(inherited: Inherited | None, part_id: str, stats: Mapping[str, An
 def drift_lines(info: ReuseInfo, stats: Mapping[str, Any]) -> list[str]:
     """What to tell of a partition that was not cut afresh, with advice where it has come too far."""
     now = figures(stats)
-    if info.how == "regrouped":
-        words = [_words(name, value, value) for name, value in now.items()]
-        far = [name for name, value in now.items() if name == "nodes" and value > BALANCE_LIMIT]
-    else:
-        words = [_words(name, *values) for name, values in info.drift.items()]
-        far = [name for name, values in info.drift.items() if _too_far(name, *values)]
-    lines = [f"against {info.origin}: {', '.join(words)}" if info.drift else ", ".join(words)]
-    if far:
-        lines.append(f"{' and '.join(far)}: too far from a fresh cut; cut it again with --no-reuse")
+    before = {name: was for name, (was, _) in info.drift.items()}
+    cuts = [_words(name, value, before, ".1%") for name, value in now.items() if _is_cut(name)]
+    balance = [_words(name, value, before, ".2f") for name, value in now.items() if not _is_cut(name)]
+    lines = [f"{', '.join(cuts)}; heaviest part over the mean: {', '.join(balance)}"]
+    if before:
+        lines[0] += f" (in brackets: {info.origin})"
+    if reasons := _reasons(now, before):
+        lines.append(f"{' and '.join(reasons)}: worth cutting afresh with --no-reuse")
     return lines
 
 
-def _too_far(name: str, first: float, now: float) -> bool:
-    if name.endswith("cut"):
-        return now > first + CUT_LIMIT
-    return now > BALANCE_LIMIT >= first or now > first + BALANCE_LIMIT - 1
+def _reasons(now: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
+    """Why to cut afresh; `before` is empty where nothing can be compared."""
+    found = [
+        f"{name} has grown by {(now[name] - was) * 100:.1f} points"
+        for name, was in before.items()
+        if _is_cut(name) and now[name] > was + CUT_LIMIT
+    ]
+    # Of the single kinds METIS leaves each where it likes: only their sum is its business.
+    if now[WEIGHT] > max(BALANCE_LIMIT, before.get(WEIGHT, 0) + BALANCE_NOISE):
+        found.append(f"the heaviest part has {now[WEIGHT]:.2f} x the mean weight")
+    return found
 
 
-def _words(name: str, first: float, now: float) -> str:
-    if name.endswith("cut"):
-        return f"{name} {now:.1%}" + (f" (was {first:.1%})" if first != now else "")
-    return f"heaviest part {now:.2f} x the mean in {name}" + (f" (was {first:.2f})" if first != now else "")
+def _is_cut(name: str) -> bool:
+    return name.endswith(" cut")
+
+
+def _words(name: str, now: float, before: Mapping[str, float], form: str) -> str:
+    changed = name in before and format(before[name], form) != format(now, form)
+    return f"{name} {now:{form}}" + (f" ({before[name]:{form}})" if changed else "")

@@ -22,6 +22,9 @@ from partition.reader import open_tokens, read_ids
 from partition.store import check_files
 from partition.tokens import TokenLists
 
+WEIGHT = "weight"
+"""Figure of a partition, see `figures`."""
+
 
 @dataclass(frozen=True)
 class Earlier:
@@ -107,12 +110,14 @@ def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array) -> StoredTokens
 
 
 def figures(stats: Mapping[str, Any]) -> dict[str, float]:
-    """Shares of edges cut between hosts and parts, and the heaviest part of each kind over the mean."""
+    """Shares of edges cut between hosts and parts, and the heaviest part of each kind over the mean.
+
+    `weight` is all kinds together, each worth the same: what the cut balances.
+    """
     found = {f"{level} cut": float(share) for level, share in stats["cut"].items()}
-    for name, counts in stats["balance"]["parts"].items():
-        if sum(counts):
-            found[name] = max(counts) * len(counts) / sum(counts)
-    return found
+    counted = {name: np.array(c) / np.mean(c) for name, c in stats["balance"]["parts"].items() if sum(c)}
+    found |= {name: float(shares.max()) for name, shares in counted.items()}
+    return {**found, WEIGHT: float(np.mean(list(counted.values()), axis=0).max())}
 
 
 def _ids(earlier: Earlier, node_type: str) -> pa.Array:

@@ -14,30 +14,32 @@ import numpy as np
 from partition.assign import Adjacency, within_parts
 
 BALANCE_LIMIT = 1.05
-"""Nodes of a part as a multiple of the mean, beyond which nobody joins; METIS itself may go to 1.03."""
+"""Weight of a part as a multiple of the mean, beyond which nobody joins; METIS itself goes to 1.03."""
 
 
 def place_new(
-    adjacency: Adjacency, part: np.ndarray, cluster: np.ndarray, parts: int
+    adjacency: Adjacency, weights: np.ndarray, part: np.ndarray, cluster: np.ndarray, parts: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(part, cluster within the part) of each node, both int64 N; clusters of a part leave no gaps.
 
-    -1 in `part` and `cluster` (int64 N, clusters counted through all parts or within each) marks a new node.
+    -1 in `part` and `cluster` (int64 N, clusters counted through all parts or within each) marks a new node;
+    `weights` (N) are what parts shall have equal shares of.
     It joins the part of most of its neighbours that has room, there the cluster of most of them, and without
     either the lightest. Nodes that only know new nodes come after those.
     """
     part, cluster = part.copy(), cluster.copy()
-    sizes = np.bincount(part[part >= 0], minlength=parts)
+    placed = part >= 0
+    total = np.bincount(part[placed], weights=weights[placed], minlength=parts)
     within = [_cluster_sizes(cluster[part == p]) for p in range(parts)]
-    limit = BALANCE_LIMIT * len(part) / parts
-    for node in _outwards(adjacency, np.flatnonzero(part < 0), part >= 0):
+    limit = BALANCE_LIMIT * weights.sum() / parts
+    for node in _outwards(adjacency, np.flatnonzero(~placed), placed):
         others, edges = _row(adjacency, node)
-        placed = part[others] >= 0
-        others, edges = others[placed], edges[placed]
-        part[node] = chosen = _part(part[others], edges, sizes, limit)
+        known = part[others] >= 0
+        others, edges = others[known], edges[known]
+        part[node] = chosen = _part(part[others], edges, total, limit - weights[node])
         near = part[others] == chosen
         cluster[node] = _cluster(cluster[others[near]], edges[near], within[chosen])
-        sizes[chosen] += 1
+        total[chosen] += weights[node]
         within[chosen][int(cluster[node])] = within[chosen].get(int(cluster[node]), 0) + 1
     return part, within_parts(part, cluster, parts)
 
@@ -66,11 +68,11 @@ def _row(adjacency: Adjacency, node: int) -> tuple[np.ndarray, np.ndarray]:
     return adjacency.indices[first:last], adjacency.data[first:last]
 
 
-def _part(known: np.ndarray, edges: np.ndarray, sizes: np.ndarray, limit: float) -> int:
-    votes = np.bincount(known, weights=edges, minlength=len(sizes))
-    open_to = (votes > 0) & (sizes + 1 <= limit)
+def _part(known: np.ndarray, edges: np.ndarray, total: np.ndarray, limit: float) -> int:
+    votes = np.bincount(known, weights=edges, minlength=len(total))
+    open_to = (votes > 0) & (total <= limit)
     if not open_to.any():
-        return int(sizes.argmin())
+        return int(total.argmin())
     return int(np.where(open_to, votes, -1).argmax())
 
 

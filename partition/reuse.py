@@ -113,7 +113,7 @@ def _extended(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[
         if (refusal := _too_different(parent, sought, new, gone)) is not None:
             say(f"{parent.id} is not extended: {refusal}")
             continue
-        part, cluster = place_new(sought.adjacency, *_joined(where), sought.parts)
+        part, cluster = place_new(sought.adjacency, sought.weights, *_joined(where), sought.parts)
         share, before = cut_share(sought, part), parent.manifest.stats["cut"]["parts"]
         if share > before + _ANOTHER_GRAPH:
             say(f"{parent.id} is not extended: it would cut {share:.1%} of the edges, not {before:.1%}")

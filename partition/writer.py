@@ -237,7 +237,6 @@ def _write_tokens(part: Path, manifest: PartitionManifest, graph: StoredGraph, h
 
 
 def _write_ids(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
-    (part / "ids").mkdir(exist_ok=True)
     for name, table in graph.nodes.items():
         rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
         original = table.ids.take(pa.array(rows))
@@ -248,7 +247,6 @@ def _write_node_targets(part: Path, manifest: PartitionManifest, graph: StoredGr
     for name, table in graph.nodes.items():
         if table.labels is None or table.splits is None:
             continue
-        (part / "targets" / "nodes").mkdir(parents=True, exist_ok=True)
         ids = np.sort(graph.numbering.ids[name][table.targets])
         first, last = np.searchsorted(ids, manifest.host_range(name, host))
         rows = graph.numbering.rows[name][ids[first:last]]
@@ -262,7 +260,6 @@ def _write_node_targets(part: Path, manifest: PartitionManifest, graph: StoredGr
 
 def _write_edge_targets(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
     for name, targets in graph.targets.items():
-        (part / "targets" / "edges").mkdir(parents=True, exist_ok=True)
         destination = manifest.relation(name).destination
         first, last = np.searchsorted(targets.destination, manifest.host_range(destination, host))
         columns: dict[str, Any] = {
@@ -277,6 +274,7 @@ def _write_edge_targets(part: Path, manifest: PartitionManifest, graph: StoredGr
 
 
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         pq.write_table(pa.table(columns), path)
 

@@ -124,7 +124,7 @@ def test_a_new_node_joins_the_cluster_of_its_neighbours(tmp_path: Path) -> None:
 def test_new_nodes_that_know_only_new_nodes_follow_them() -> None:
     part, cluster = np.full(8, -1), np.full(8, -1)
     part[0], cluster[0] = 1, 5
-    part, cluster = place_new(PATH, part, cluster, 2)
+    part, cluster = place_new(PATH, np.ones(8), part, cluster, 2)
     assert part.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     assert cluster.tolist() == [0] * 8
 
@@ -133,7 +133,7 @@ def test_an_island_of_new_nodes_goes_to_the_lightest_part_and_stays_together() -
     chain = np.arange(9)
     adjacency = adjacency_of([60], [(0, np.array([*chain + 50]), 0, np.array([*chain + 51]))])
     part = np.array([0] * 30 + [1] * 20 + [-1] * 10)
-    part, _ = place_new(adjacency, part, np.where(part >= 0, 0, -1), 2)
+    part, _ = place_new(adjacency, np.ones(60), part, np.where(part >= 0, 0, -1), 2)
     assert part[50:].tolist() == [1] * 10
 
 
@@ -143,7 +143,7 @@ def test_a_full_part_takes_nobody_and_the_next_best_does() -> None:
     second = np.full(30, 60)
     adjacency = adjacency_of([count], [(0, new, 0, hub), (0, new, 0, hub + 1), (0, new, 0, second)])
     part = np.array([0] * 50 + [1] * 25 + [2] * 25 + [-1] * 30)
-    part, _ = place_new(adjacency, part, np.where(part >= 0, 0, -1), 3)
+    part, _ = place_new(adjacency, np.ones(count), part, np.where(part >= 0, 0, -1), 3)
     assert not (part[100:] == 0).any()
     assert (part[100:] == 1).sum() == int(BALANCE_LIMIT * count / 3) - 25
     assert np.bincount(part).max() <= 50
