@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         "build",
         help="cut a graph, or find it cut already",
         description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
-        epilog="example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store store",
+        epilog="What the store has of the graph is reused: the cut, clusters, tokens, files "
+        "(docs/formats.md). Example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store store",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")

@@ -91,12 +91,16 @@ def find_or_build(
     for trouble where files are read or written.
     """
     root = store_folder(store, key="store")
-    request = _request(folder, options, say)
-    if not reuse and _has_parent(root, request.id):
+    return _found_or_built(root, _request(folder, options, say), say, reuse=reuse)
+
+
+def _found_or_built(root: Path, request: Request, say: Say, *, reuse: bool) -> BuildResult:
+    if (path := stores.find(root, request.id)) is not None:
+        if reuse or not PartitionManifest.load(path).parent:
+            say(f"partition {request.id} found in {root}")
+            return BuildResult(request.id, path, found=True)
         say(f"partition {request.id} was made out of another one; one cut afresh has another id")
-        request = replace(request, id=_fresh_id(request.id))
-    if (found := _found(root, request, say)) is not None:
-        return found
+        return _found_or_built(root, replace(request, id=_fresh_id(request.id)), say, reuse=False)
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
@@ -104,22 +108,9 @@ def find_or_build(
             say(f"partition {request.id} is being built by another process; waiting for it")
 
         with locked(root / f"{request.id}.lock", waiting=waiting):
-            if reuse or not _has_parent(root, request.id):
-                return _found(root, request, say) or _build(request, root, say, reuse=reuse)
-    # While this process waited, another one built the request out of an earlier partition.
-    return find_or_build(folder, options, store=store, say=say, reuse=False)
-
-
-def _found(root: Path, request: Request, say: Say) -> BuildResult | None:
-    if (path := stores.find(root, request.id)) is None:
-        return None
-    say(f"partition {request.id} found in {root}")
-    return BuildResult(request.id, path, found=True)
-
-
-def _has_parent(root: Path, part_id: str) -> bool:
-    path = stores.find(root, part_id)
-    return path is not None and bool(PartitionManifest.load(path).parent)
+            if stores.find(root, request.id) is None:
+                return _build(request, root, say, reuse=reuse)
+    return _found_or_built(root, request, say, reuse=reuse)
 
 
 def _fresh_id(part_id: str) -> str:

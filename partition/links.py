@@ -26,7 +26,7 @@ def link_unchanged(draft: Path, manifest: PartitionManifest, parent: Earlier) ->
         if wanted is None or wanted != keys_of(name, parent.manifest.keys):
             continue
         source, target = parent.folder / name, draft / name
-        if not source.is_file() or sha256_of(source) != info.sha256:
+        if not _is_sound(source, info):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -78,3 +78,10 @@ def _parts_of(inner: str) -> tuple[str, tuple[str, ...]] | None:
         case "targets/edges", _:
             return f"edges/{rest.removesuffix('.parquet')}/", ("targets",)
     return None
+
+
+def _is_sound(path: Path, info: FileInfo) -> bool:
+    try:
+        return sha256_of(path) == info.sha256
+    except OSError:  # removed meanwhile, or not ours to read
+        return False

@@ -153,6 +153,32 @@ def test_one_host_of_two_trainers_takes_over_the_cut_for_two_hosts(
     check_parts(after)
 
 
+def test_a_partition_outlives_its_parent(tmp_path: Path, tokenizer: str) -> None:
+    before = made(communities(), tmp_path, tokenizer=tokenizer)
+    tables = communities()
+    tables["paper"]["columns"]["label"][0] = 1
+    after = made(tables, tmp_path, tokenizer=tokenizer)
+    shutil.rmtree(before.path)
+    check_parts(after)
+
+
+def test_where_nothing_can_be_linked_files_are_copied(
+    tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(source)
+
+    monkeypatch.setattr(os, "link", refuse)
+    before = made(communities(), tmp_path, tokenizer=tokenizer)
+    tables = communities()
+    tables["paper"]["columns"]["label"][0] = 1
+    after = made(tables, tmp_path, tokenizer=tokenizer)
+    check_parts(after)
+    name = "part0/graph.dgl"
+    assert after.manifest.files[name] == before.manifest.files[name]
+    assert not os.path.samefile(after.path / name, before.path / name)
+
+
 def test_a_damaged_file_of_the_parent_is_written_anew(tmp_path: Path, tokenizer: str) -> None:
     before = made(communities(), tmp_path, tokenizer=tokenizer)
     for name in ("part0/graph.dgl", "part1/tokens/paper.values.npy"):
