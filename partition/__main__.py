@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         "build",
         help="cut a graph, or find it cut already",
         description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
-        epilog="example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store store",
+        epilog="What the store has of the graph is reused: the cut, clusters, tokens, files "
+        "(docs/formats.md). Example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store store",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
@@ -60,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="SIZE",
         help="what cutting may take, by which auto chooses, like 4GiB; none = most of this machine's",
+    )
+    build.add_argument(
+        "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"
     )
     build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
     build.set_defaults(run=_build)
@@ -130,7 +134,12 @@ def _build(arguments: argparse.Namespace) -> int:
         check_trainable(options.tokenizer)
     start = time.monotonic()
     result = find_or_build(
-        arguments.folder, options, store=arguments.store, say=_say, memory=arguments.memory
+        arguments.folder,
+        options,
+        store=arguments.store,
+        say=_say,
+        memory=arguments.memory,
+        reuse=not arguments.no_reuse,
     )
     seconds = round(time.monotonic() - start, 2)
     if arguments.json:
@@ -166,6 +175,8 @@ def _show(arguments: argparse.Namespace) -> int:
     _out(f"edges cut: {cut['hosts']:.1%} between hosts, {cut['parts']:.1%} between parts")
     for choice in manifest.stats.get("methods", ()):  # none in partitions made before it was kept
         _out(f"{choice['level']} cut by {choice['method']} ({choice['why']})")
+    if manifest.parent:
+        _out(f"assignment of nodes {manifest.reuse.how} from partition {manifest.parent}")
     for name, values in balance.items():
         _out(f"{name} by part: {', '.join(f'{value:,}' for value in values)}")
     for node_type in manifest.node_types:

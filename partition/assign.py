@@ -149,16 +149,35 @@ def assign(
     Scratch files go into the graph's folder.
     """
     cutter = _Cutter(graph, weights, method, seed, memory)
-    # Hosts may use up only half of the room, or trainers of the fullest host would have none.
-    half = [Bound(bound.values, bound.most**0.5) for bound in bounds] if trainers > 1 else bounds
-    host = cutter.level("hosts", np.zeros(len(weights), dtype=np.int64), [hosts], half)
-    part = host * trainers + cutter.level("trainers", host, [trainers] * hosts, bounds)
+    part = cutter.parts(hosts, trainers, bounds)
     sizes = np.bincount(part, minlength=hosts * trainers).tolist()
     cluster = cutter.level("clusters", part, [max(1, round(size / cluster_size)) for size in sizes])
-    for p in range(hosts * trainers):
+    return Assignment(part, within_parts(part, cluster, hosts * trainers), tuple(cutter.choices))
+
+
+def assign_parts(
+    graph: DiskGraph,
+    weights: np.ndarray,
+    *,
+    hosts: int,
+    trainers: int,
+    method: str,
+    seed: int,
+    memory: int,
+) -> tuple[np.ndarray, tuple[LevelChoice, ...]]:
+    """(int64 N, part of each node; which methods cut it): the two upper levels of `assign`."""
+    cutter = _Cutter(graph, weights, method, seed, memory)
+    part = cutter.parts(hosts, trainers, ())
+    return part, tuple(cutter.choices)
+
+
+def within_parts(part: np.ndarray, cluster: np.ndarray, parts: int) -> np.ndarray:
+    """int64 N, clusters counted anew within each part, in their order and without gaps."""
+    found = np.zeros(len(part), dtype=np.int64)
+    for p in range(parts):
         members = np.flatnonzero(part == p)
-        cluster[members] = np.unique(cluster[members], return_inverse=True)[1]
-    return Assignment(part, cluster, tuple(cutter.choices))
+        found[members] = np.unique(cluster[members], return_inverse=True)[1]
+    return found
 
 
 def number(
@@ -205,6 +224,14 @@ class _Cutter:
         self._seed = seed
         self._memory = memory
         self.choices: list[LevelChoice] = []
+
+    def parts(self, hosts: int, trainers: int, bounds: Sequence[Bound]) -> np.ndarray:
+        """int64 N, part of each node."""
+        # Hosts may use up only half of the room, or trainers of the fullest host would have none.
+        half = [Bound(bound.values, bound.most**0.5) for bound in bounds] if trainers > 1 else bounds
+        host = self.level("hosts", np.zeros(len(self._weights), dtype=np.int64), [hosts], half)
+        inner = self.level("trainers", host, [trainers] * hosts, bounds)
+        return np.asarray(host * trainers + inner)
 
     def level(
         self, name: str, piece: np.ndarray, blocks: Sequence[int], bounds: Sequence[Bound] = ()

@@ -1,6 +1,7 @@
 """A request for a partition -> its folder: found in the store, or built there, whole or not at all.
 
-Owns the options, the id (a hash of schema, tables, tokenizer, options and format) and the order of the steps.
+Owns the options and the id, a hash of schema, tables, tokenizer, options and format. The id is that of the
+request: what an earlier partition gave to the result is in the manifest (reuse.py).
 All data is checked before the first byte is written, and held in memory; only the graph to cut is in files.
 """
 
@@ -11,31 +12,25 @@ import json
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from partition import assign, stored
 from partition import store as stores
+from partition.assemble import Request, assemble
+from partition.earlier import earlier_partitions
 from partition.errors import DataError, UsageError
-from partition.manifest import FORMAT_VERSION, NodeTypeInfo, PartitionManifest
+from partition.links import link_unchanged, linked_words
+from partition.manifest import FORMAT_VERSION, PartitionManifest
 from partition.memory import memory_bytes
 from partition.methods import AUTO, check_method
+from partition.moved import write_moved
 from partition.paths import store_folder
+from partition.retoken import write_text_hashes
 from partition.schema import GraphSchema, parse_schema
-from partition.storage import InputFile, InputFolder, locked, publish, reading, writing
-from partition.tables import EdgeTable, GraphTables, load_tables, table_files
-from partition.tokens import (
-    TokenLists,
-    check_model,
-    load_tokenizer,
-    tokenize,
-    tokenizer_fingerprint,
-    tokenizer_folder,
-)
+from partition.storage import InputFolder, locked, publish, reading, writing
+from partition.tables import table_files
+from partition.tokens import check_model, tokenizer_fingerprint, tokenizer_folder
 
 GRAPH_FILE = "graph.toml"
 Say = Callable[[str], None]
@@ -84,41 +79,35 @@ class BuildResult:
     found: bool
 
 
-@dataclass(frozen=True)
-class _Request:
-    """All that the id is made of, and the files behind it."""
-
-    schema: GraphSchema
-    options: dict[str, Any]
-    files: dict[str, list[InputFile]]
-    inputs: dict[str, str]
-    tokenizer_folder: Path | None
-    id: str
-    memory: int
-    """Bytes that cutting may take."""
-
-
-def build(folder: str, options: BuildOptions, *, store: str, say: Say) -> Path:
+def build(folder: str, options: BuildOptions, *, store: str, say: Say, reuse: bool = True) -> Path:
     """The partition's folder in the store; built unless the same request was built before."""
-    return find_or_build(folder, options, store=store, say=say).path
+    return find_or_build(folder, options, store=store, say=say, reuse=reuse).path
 
 
 def find_or_build(
-    folder: str, options: BuildOptions, *, store: str, say: Say, memory: str = ""
+    folder: str, options: BuildOptions, *, store: str, say: Say, memory: str = "", reuse: bool = True
 ) -> BuildResult:
     """Like `build`, and tells whether the partition was found.
 
     `memory` ("4GiB"; "": most of what there is) decides between methods where the options leave it open. It
     is not part of the id: a partition that another machine has cut is as good.
+    Without `reuse` nothing of other partitions goes into it: one that was made out of another is left alone,
+    and the request built afresh under an id of its own.
     Of two processes with the same request one builds, the other waits for it.
     UsageError for a wrong option or graph.toml, DataError for a wrong table, StoreError and DiskFullError
     for trouble where files are read or written.
     """
     root = store_folder(store, key="store")
-    request = _request(folder, options, memory_bytes(memory), say)
-    if (found := stores.find(root, request.id)) is not None:
-        say(f"partition {request.id} found in {root}")
-        return BuildResult(request.id, found, found=True)
+    return _found_or_built(root, _request(folder, options, memory_bytes(memory), say), say, reuse=reuse)
+
+
+def _found_or_built(root: Path, request: Request, say: Say, *, reuse: bool) -> BuildResult:
+    if (path := stores.find(root, request.id)) is not None:
+        if reuse or not PartitionManifest.load(path).parent:
+            say(f"partition {request.id} found in {root}")
+            return BuildResult(request.id, path, found=True)
+        say(f"partition {request.id} was made out of another one; one cut afresh has another id")
+        return _found_or_built(root, replace(request, id=_fresh_id(request.id)), say, reuse=False)
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
@@ -126,19 +115,24 @@ def find_or_build(
             say(f"partition {request.id} is being built by another process; waiting for it")
 
         with locked(root / f"{request.id}.lock", waiting=waiting):
-            if (found := stores.find(root, request.id)) is not None:
-                say(f"partition {request.id} found in {root}")
-                return BuildResult(request.id, found, found=True)
-            return BuildResult(request.id, _build(request, root, say), found=False)
+            if stores.find(root, request.id) is None:
+                return _build(request, root, say, reuse=reuse)
+    return _found_or_built(root, request, say, reuse=reuse)
 
 
-def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> _Request:
+def _fresh_id(part_id: str) -> str:
+    """Of a request's partition without anything reused, where its own id is taken by one with a parent."""
+    return hashlib.sha256(f"{part_id} no-reuse".encode()).hexdigest()[:20]
+
+
+def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> Request:
     inputs_folder = InputFolder(folder)
     schema = _schema(inputs_folder).select(options.relations)
     schema.check_names(reverse=options.reverse)
     tokenizer = tokenizer_folder(options.tokenizer) if options.tokenizer else None
     if tokenizer and any(node.text for node in schema.nodes):
         check_model(tokenizer, name=options.tokenizer, max_length=options.max_length)
+    fingerprint = tokenizer_fingerprint(tokenizer) if tokenizer else ""
     files = table_files(schema, inputs_folder)
     say(f"reading {sum(len(group) for group in files.values())} tables of {schema.name}")
     inputs = {file.name: file.sha256() for group in files.values() for file in group}
@@ -146,13 +140,13 @@ def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> _Requ
     identity = {
         "schema": schema.to_dict(),
         "inputs": inputs,
-        "tokenizer": tokenizer_fingerprint(tokenizer) if tokenizer else "",
+        "tokenizer": fingerprint,
         "options": chosen,
         "version": FORMAT_VERSION,
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     part_id = hashlib.sha256(canonical.encode()).hexdigest()[:20]
-    return _Request(schema, chosen, files, inputs, tokenizer, part_id, memory)
+    return Request(schema, chosen, files, inputs, tokenizer, fingerprint, part_id, memory)
 
 
 def _schema(folder: InputFolder) -> GraphSchema:
@@ -167,128 +161,30 @@ def _schema(folder: InputFolder) -> GraphSchema:
         raise DataError(f"{where}: not valid UTF-8", hint="save it as UTF-8") from None
 
 
-def _build(request: _Request, root: Path, say: Say) -> Path:
+def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResult:
     # Imported here: DGL takes seconds, and a partition that is found needs none of them.
     from partition.writer import write_parts
 
     for left_over in root.glob(f"{request.id}.building-*"):
         shutil.rmtree(left_over)
     draft = root / f"{request.id}.building-{os.getpid()}"
-    manifest, graph = _assemble(request, root, say)
+    scratch = draft.with_name(f"{draft.name}-scratch")
+    try:
+        made = assemble(request, earlier_partitions(root) if reuse else (), scratch, say)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    manifest = made.manifest
     draft.mkdir()
     try:
-        say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers")
-        write_parts(draft, manifest, graph)
-        stores.seal(draft, manifest)
+        linked = link_unchanged(draft, manifest, made.same_as) if made.same_as else {}
+        say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers{linked_words(linked)}")
+        write_parts(draft, manifest, made.graph)
+        write_text_hashes(draft, manifest, made.graph.numbering, made.text_hashes)
+        write_moved(draft, manifest, made.moved)
+        stores.seal(draft, manifest, linked=linked)
         publish(draft, root / request.id)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     say(f"partition {request.id} is ready in {root}")
-    return root / request.id
-
-
-def _assemble(request: _Request, root: Path, say: Say) -> tuple[PartitionManifest, stored.StoredGraph]:
-    """Everything up to the writing; the manifest has no files yet."""
-    options = request.options
-    loaded = load_tables(request.schema, request.files)
-    if not any(len(table.ids) for table in loaded.nodes.values()):
-        raise DataError(f"{request.schema.name}: the graph has no nodes")
-    tokens = _tokens(request, loaded, say)
-    kept = [
-        (table, stored.message_edges(table, keep_eval_edges=options["keep_eval_edges"]))
-        for table in loaded.edges.values()
-    ]
-    numbering, choices = _cut(request, loaded, tokens, kept, root, say)
-    graph = stored.stored_graph(
-        loaded,
-        numbering,
-        tokens,
-        keep_eval_edges=options["keep_eval_edges"],
-        reverse=options["reverse"],
-    )
-    stats = {**stored.graph_stats(graph, loaded), "methods": [asdict(choice) for choice in choices]}
-    return _manifest(request, graph, stored.node_infos(graph), stats), graph
-
-
-def _cut(
-    request: _Request,
-    loaded: GraphTables,
-    tokens: Mapping[str, TokenLists],
-    kept: Sequence[tuple[EdgeTable, np.ndarray]],
-    root: Path,
-    say: Say,
-) -> tuple[assign.Numbering, tuple[assign.LevelChoice, ...]]:
-    """The new ids, and which methods they come from; the graph lies in a scratch folder meanwhile."""
-    names = list(loaded.nodes)
-    counts = [len(loaded.nodes[name].ids) for name in names]
-    say(f"cutting {sum(counts):,} nodes and {sum(len(rows) for _, rows in kept):,} edges")
-    levels = {key: request.options[key] for key in ("hosts", "trainers")}
-    counted = stored.node_weights(loaded, tokens, kept)
-    scratch = root / f"{request.id}.building-scratch-{os.getpid()}"
-    try:
-        found = assign.assign(
-            assign.adjacency_of(scratch, counts, [_ends(names, *edges) for edges in kept]),
-            assign.combined_weights(counted),
-            **levels,
-            cluster_size=request.options["cluster_size"],
-            method=request.options["method"],
-            seed=request.options["seed"],
-            memory=request.memory,
-            bounds=assign.even_bounds(counted) if request.options["even"] else (),
-        )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    for choice in found.choices:
-        say(f"{choice.level} cut by {choice.method} ({choice.why})")
-    return assign.number(names, counts, found.part, found.cluster, **levels), found.choices
-
-
-def _ends(
-    names: Sequence[str], table: EdgeTable, rows: np.ndarray
-) -> tuple[int, np.ndarray, int, np.ndarray]:
-    """(source type, rows, destination type, rows) of some edges."""
-    schema = table.schema
-    return (
-        names.index(schema.source),
-        table.source[rows],
-        names.index(schema.destination),
-        table.destination[rows],
-    )
-
-
-def _manifest(
-    request: _Request,
-    graph: stored.StoredGraph,
-    node_types: tuple[NodeTypeInfo, ...],
-    stats: Mapping[str, Any],
-) -> PartitionManifest:
-    return PartitionManifest(
-        id=request.id,
-        graph_name=f"g{request.id}",
-        hosts=request.options["hosts"],
-        trainers=request.options["trainers"],
-        node_types=node_types,
-        relations=tuple(relation.info for relation in graph.relations),
-        clusters=graph.numbering.clusters,
-        offsets={name: tuple(values.tolist()) for name, values in graph.numbering.offsets.items()},
-        options=request.options,
-        inputs=request.inputs,
-        stats=stats,
-        files={},
-    )
-
-
-def _tokens(request: _Request, loaded: GraphTables, say: Say) -> dict[str, TokenLists]:
-    texts = {name: table.texts for name, table in loaded.nodes.items() if table.texts is not None}
-    if not texts or request.tokenizer_folder is None:
-        if texts:
-            say(f"no tokenizer chosen: the texts of {', '.join(texts)} are left out")
-        return {}
-    tokenizer = load_tokenizer(request.tokenizer_folder)
-    lists = {}
-    for name, column in texts.items():
-        say(f"tokenizing {len(column):,} texts of {name}")
-        length = request.options["max_length"]
-        lists[name] = tokenize(column, tokenizer, max_length=length, what=name, say=say)
-    return lists
+    return BuildResult(request.id, root / request.id, found=False)

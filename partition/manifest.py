@@ -68,6 +68,22 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
+class ReuseInfo:
+    """What a partition took from an earlier one, and what that cost."""
+
+    how: str = ""
+    """kept, extended or regrouped; empty = cut afresh."""
+    origin: str = ""
+    """Newest of itself and its ancestors that was cut or regrouped: what drift is measured against."""
+    new: int = 0
+    """Nodes that have come since the origin."""
+    gone: int = 0
+    """Nodes that have left since the origin."""
+    drift: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Figure -> (at the origin, now): shares of edges cut, and the heaviest part over the mean."""
+
+
+@dataclass(frozen=True)
 class PartitionManifest:
     """One immutable partition. `offsets[t][c]` is the first id of type t in cluster c."""
 
@@ -88,6 +104,15 @@ class PartitionManifest:
     stats: Mapping[str, Any]
     files: Mapping[str, FileInfo]
     """Path relative to the partition folder -> size and checksum; the manifest itself excepted."""
+    schema_name: str = ""
+    """Of the graph, in graph.toml; empty in partitions made before it was kept."""
+    parent: str = ""
+    """Partition whose assignment of nodes this one goes on with; empty = cut afresh."""
+    reuse: ReuseInfo = field(default_factory=ReuseInfo)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """What of the input -> sha256 of its content (keys.py); empty in partitions made before they were."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Step -> how long it took when it was last done, here or in an ancestor."""
     version: int = FORMAT_VERSION
 
     @property
@@ -148,6 +173,9 @@ class PartitionManifest:
         raw["clusters"] = tuple(raw["clusters"])
         raw["offsets"] = {name: tuple(values) for name, values in raw["offsets"].items()}
         raw["files"] = {name: FileInfo(**info) for name, info in raw["files"].items()}
+        reuse = raw.pop("reuse", {})
+        drift = {name: (first, now) for name, (first, now) in reuse.pop("drift", {}).items()}
+        raw["reuse"] = ReuseInfo(**reuse, drift=drift)
         return cls(**raw)
 
     @classmethod

@@ -7,7 +7,7 @@ builds anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +33,19 @@ def finished(store: Path) -> list[PartitionManifest]:
     return [PartitionManifest.load(folder) for folder in folders if "." not in folder.name]
 
 
-def seal(folder: Path, manifest: PartitionManifest) -> PartitionManifest:
-    """Sync and list every file of a folder, then write the manifest, last of all."""
-    files = {}
+def seal(
+    folder: Path, manifest: PartitionManifest, *, linked: Mapping[str, FileInfo] | None = None
+) -> PartitionManifest:
+    """Sync and list every file of a folder, then write the manifest, last of all.
+
+    Of `linked` files (by path in the folder) size and checksum are known already.
+    """
+    files = dict(linked or {})
     for path in _files(folder):
         sync(path)
-        files[path.relative_to(folder).as_posix()] = FileInfo(path.stat().st_size, sha256_of(path))
+        name = path.relative_to(folder).as_posix()
+        if name not in files:
+            files[name] = FileInfo(path.stat().st_size, sha256_of(path))
     sealed = replace(manifest, files=files)
     draft = folder / f"{MANIFEST_NAME}.tmp"
     write_text(draft, sealed.to_json())
@@ -67,6 +74,15 @@ def verify_part(folder: str | Path, host: int, *, checksums: bool) -> int:
     for name, info in own.items():
         _check_file(folder / name, info, checksums=checksums)
     return len(own)
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """StoreError unless the manifest and these files of a partition are as they were written."""
+    files = _sound_manifest(folder).files
+    for name in names:
+        if name not in files:
+            raise StoreError(f"{folder / name}: not a file of this partition", hint=_HINT)
+        _check_file(folder / name, files[name], checksums=True)
 
 
 def _sound_manifest(folder: Path) -> PartitionManifest:

@@ -47,14 +47,18 @@ class _Layout:
 
 
 def write_parts(folder: Path, manifest: PartitionManifest, graph: StoredGraph) -> None:
-    """Write all but the manifest; OSError with ENOSPC if the disk is full."""
+    """Write all but the manifest and what is there already; OSError with ENOSPC if the disk is full.
+
+    A file that is there is linked from another partition (links.py): to write into it would change both.
+    """
     layout = _layout(manifest, graph)
     (folder / "graph.json").write_text(json.dumps(_graph_json(manifest, graph, layout), indent=1))
     for host in range(manifest.hosts):
         part = folder / f"part{host}"
-        part.mkdir()
+        part.mkdir(exist_ok=True)
         _write_graph(part, manifest, graph, layout, host)
-        _write_features(part, manifest, graph, layout, host)
+        _write_node_features(part, manifest, graph, host)
+        _write_edge_features(part, graph, layout, host)
         _write_tokens(part, manifest, graph, host)
         _write_ids(part, manifest, graph, host)
         _write_node_targets(part, manifest, graph, host)
@@ -119,6 +123,8 @@ def _graph_json(manifest: PartitionManifest, graph: StoredGraph, layout: _Layout
 def _write_graph(
     part: Path, manifest: PartitionManifest, graph: StoredGraph, layout: _Layout, host: int
 ) -> None:
+    if (path := part / "graph.dgl").exists():
+        return
     sources, destinations, relations, edge_ids = _host_edges(manifest, graph, layout, host)
     first, last = layout.host_starts[host], layout.host_starts[host + 1]
     # CSC sorted by relation: DGL's typed sampling takes that for granted.
@@ -143,7 +149,6 @@ def _write_graph(
     block.edata[dgl.EID] = torch.from_numpy(edge_ids)
     block.edata[dgl.ETYPE] = torch.from_numpy(relations)
     block.edata["inner_edge"] = torch.ones(len(edge_ids), dtype=torch.uint8)
-    path = part / "graph.dgl"
     with _dgl_writing(path):
         save_graphs(str(path), [block], formats=["csc"])
         back = load_graphs(str(path))[0][0]
@@ -187,29 +192,36 @@ def _types_of(manifest: PartitionManifest, layout: _Layout, nodes: np.ndarray) -
     return ((np.searchsorted(starts, nodes, side="right") - 1) % len(names)).astype(np.int16)
 
 
-def _write_features(
-    part: Path, manifest: PartitionManifest, graph: StoredGraph, layout: _Layout, host: int
-) -> None:
-    nodes: dict[str, torch.Tensor] = {}
+def _write_node_features(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
+    if (path := part / "node_feat.dgl").exists():
+        return
+    tensors: dict[str, torch.Tensor] = {}
     for name, table in graph.nodes.items():
-        first, last = manifest.host_range(name, host)
-        rows = graph.numbering.rows[name][first:last]
+        rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
         if table.features is not None:
-            nodes[f"{name}/feat"] = torch.from_numpy(table.features[rows])
+            tensors[f"{name}/feat"] = torch.from_numpy(table.features[rows])
         if table.labels is not None:
-            nodes[f"{name}/label"] = torch.from_numpy(table.labels[rows])
-    edges: dict[str, torch.Tensor] = {}
+            tensors[f"{name}/label"] = torch.from_numpy(table.labels[rows])
+    _save_tensors(path, tensors)
+
+
+def _write_edge_features(part: Path, graph: StoredGraph, layout: _Layout, host: int) -> None:
+    if (path := part / "edge_feat.dgl").exists():
+        return
+    tensors: dict[str, torch.Tensor] = {}
     for relation, bounds in zip(graph.relations, layout.edge_bounds, strict=True):
         if relation.features is not None:
-            features = relation.features[int(bounds[host]) : int(bounds[host + 1])]
-            edges[f"{_key(relation)}/feat"] = torch.from_numpy(np.ascontiguousarray(features))
-    for name, tensors in (("node_feat.dgl", nodes), ("edge_feat.dgl", edges)):
-        path = part / name
-        with _dgl_writing(path):
-            save_tensors(str(path), tensors)
-            back = load_tensors(str(path))
-            if {k: v.shape for k, v in back.items()} != {k: v.shape for k, v in tensors.items()}:
-                raise StoreError(f"{path}: DGL reads back other tensors than it wrote")
+            features = relation.features[slice(*bounds[host : host + 2].tolist())]
+            tensors[f"{_key(relation)}/feat"] = torch.from_numpy(np.ascontiguousarray(features))
+    _save_tensors(path, tensors)
+
+
+def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    with _dgl_writing(path):
+        save_tensors(str(path), tensors)
+        back = load_tensors(str(path))
+        if {k: v.shape for k, v in back.items()} != {k: v.shape for k, v in tensors.items()}:
+            raise StoreError(f"{path}: DGL reads back other tensors than it wrote")
 
 
 def _write_tokens(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
@@ -217,33 +229,37 @@ def _write_tokens(part: Path, manifest: PartitionManifest, graph: StoredGraph, h
         (part / "tokens").mkdir(exist_ok=True)
         first, last = manifest.host_range(name, host)
         offsets = lists.offsets[first : last + 1]
-        np.save(part / "tokens" / f"{name}.values.npy", lists.values[offsets[0] : offsets[-1]])
-        np.save(part / "tokens" / f"{name}.offsets.npy", offsets - offsets[0])
+        values = lists.values[offsets[0] : offsets[-1]]
+        for kind, array in (("values", values), ("offsets", offsets - offsets[0])):
+            path = part / "tokens" / f"{name}.{kind}.npy"
+            if not path.exists():
+                np.save(path, array)
 
 
 def _write_ids(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
-    (part / "ids").mkdir()
     for name, table in graph.nodes.items():
-        first, last = manifest.host_range(name, host)
-        original = table.ids.take(pa.array(graph.numbering.rows[name][first:last]))
-        pq.write_table(pa.table({"id": original}), part / "ids" / f"{name}.parquet")
+        rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
+        original = table.ids.take(pa.array(rows))
+        _write_table(part / "ids" / f"{name}.parquet", {"id": original})
 
 
 def _write_node_targets(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
     for name, table in graph.nodes.items():
         if table.labels is None or table.splits is None:
             continue
-        (part / "targets" / "nodes").mkdir(parents=True, exist_ok=True)
         ids = np.sort(graph.numbering.ids[name][table.targets])
         first, last = np.searchsorted(ids, manifest.host_range(name, host))
         rows = graph.numbering.rows[name][ids[first:last]]
-        columns = {"id": ids[first:last], "split": table.splits[rows], "label": table.labels[rows]}
-        pq.write_table(pa.table(columns), part / "targets" / "nodes" / f"{name}.parquet")
+        columns: dict[str, Any] = {
+            "id": ids[first:last],
+            "split": table.splits[rows],
+            "label": table.labels[rows],
+        }
+        _write_table(part / "targets" / "nodes" / f"{name}.parquet", columns)
 
 
 def _write_edge_targets(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
     for name, targets in graph.targets.items():
-        (part / "targets" / "edges").mkdir(parents=True, exist_ok=True)
         destination = manifest.relation(name).destination
         first, last = np.searchsorted(targets.destination, manifest.host_range(destination, host))
         columns: dict[str, Any] = {
@@ -254,7 +270,13 @@ def _write_edge_targets(part: Path, manifest: PartitionManifest, graph: StoredGr
         }
         if targets.features is not None:
             columns["features"] = _lists(targets.features[first:last])
-        pq.write_table(pa.table(columns), part / "targets" / "edges" / f"{name}.parquet")
+        _write_table(part / "targets" / "edges" / f"{name}.parquet", columns)
+
+
+def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        pq.write_table(pa.table(columns), path)
 
 
 def _lists(values: np.ndarray) -> pa.Array:

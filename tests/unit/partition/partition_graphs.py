@@ -161,3 +161,58 @@ def _text(rng: random.Random) -> str | None:
     if rng.random() < 0.2:
         return None
     return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(12)))
+
+
+def communities(*, groups: int = 16, size: int = 40, seed: int = 0) -> dict[str, Any]:
+    """Papers in groups that cite each other five times as often as anybody else; an author for every four."""
+    rng = random.Random(seed)
+    count = groups * size
+    ends = [(paper, _cited(rng, paper, size, count)) for paper in range(count) for _ in range(4)]
+    papers = [f"p{i}" for i in range(count)]
+    return {
+        "paper": {
+            "columns": {
+                "id": papers,
+                "text": [_text(rng) for _ in papers],
+                "size": [rng.randrange(100) for _ in papers],
+                "vector": [[rng.randrange(9) / 4, rng.randrange(9) / 4] for _ in papers],
+                "label": [rng.choice([0, 1, 2, None]) for _ in papers],
+                "part": [rng.choice(["train", "valid", "test", None]) for _ in papers],
+            },
+            "keys": 'id = "id"\ntext = "text"\nlabel = "label"\nsplit = "part"\n'
+            'features = ["size", "vector"]',
+            "schema": pa.schema(
+                [
+                    ("id", pa.string()),
+                    ("text", pa.string()),
+                    ("size", pa.int32()),
+                    ("vector", pa.list_(pa.float64(), 2)),
+                    ("label", pa.int16()),
+                    ("part", pa.string()),
+                ]
+            ),
+        },
+        "author": {"columns": {"id": list(range(count // 4))}, "keys": 'id = "id"'},
+        "cites": {
+            "ends": ("paper", "paper"),
+            "columns": {
+                "src_id": [papers[source] for source, _ in ends],
+                "dst_id": [papers[destination] for _, destination in ends],
+                "split": [rng.choice(["train", None, None, "test"]) for _ in ends],
+                "label": [rng.choice(["red", "blue", None]) for _ in ends],
+                "weight": [rng.randrange(100) / 8 for _ in ends],
+            },
+            "keys": 'split = "split"\nlabel = "label"\nclasses = ["red", "blue"]\nfeatures = ["weight"]',
+        },
+        "writes": {
+            "ends": ("author", "paper"),
+            "columns": {"src_id": [i // 4 for i in range(count)], "dst_id": papers},
+            "keys": "",
+        },
+    }
+
+
+def _cited(rng: random.Random, paper: int, size: int, count: int) -> int:
+    if rng.random() < 1 / 6:
+        return rng.randrange(count)
+    return paper // size * size + rng.randrange(size)

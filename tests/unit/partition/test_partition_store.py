@@ -21,6 +21,7 @@ FILE_CLASSES = (
     "part1/edge_feat.dgl",
     "part0/tokens/paper.values.npy",
     "part1/tokens/paper.offsets.npy",
+    "part0/tokens/paper.hashes.npy",
     "part0/ids/author.parquet",
     "part1/targets/nodes/paper.parquet",
     "part0/targets/edges/cites.parquet",

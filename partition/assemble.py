@@ -1,0 +1,176 @@
+"""A checked request -> the graph as it will be stored and its manifest, cut afresh or out of an earlier one.
+
+Owns the order of the steps in memory and what is told of reuse. Never writes; the manifest has no files yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partition import assign, stored
+from partition.drift import drift_lines, reuse_info
+from partition.earlier import Earlier
+from partition.errors import DataError
+from partition.keys import content_keys
+from partition.manifest import PartitionManifest
+from partition.retoken import Tokenized, Tokenizer, tokenize_all
+from partition.reuse import Inherited, inherit
+from partition.schema import GraphSchema
+from partition.sought import Sought
+from partition.storage import InputFile
+from partition.tables import GraphTables, load_tables
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that the id is made of, and the files behind it."""
+
+    schema: GraphSchema
+    options: dict[str, Any]
+    files: dict[str, list[InputFile]]
+    inputs: dict[str, str]
+    tokenizer_folder: Path | None
+    tokenizer_key: str
+    """Fingerprint of the tokenizer's files, empty without one."""
+    id: str
+    memory: int
+    """Bytes that cutting may take."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """All that is written."""
+
+    manifest: PartitionManifest
+    graph: stored.StoredGraph
+    text_hashes: Mapping[str, np.ndarray]
+    """Type -> uint64, by row; only types whose tokens are stored."""
+    same_as: Earlier | None
+    """Partition with the same assignment, whose files may be linked."""
+    moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    """Type -> (id in the parent, id here), int64, by id here; empty without a parent or where ids are its."""
+
+
+def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say) -> Assembled:
+    """Everything up to the writing; `earlier` partitions, newest first, are what may be reused.
+
+    The graph to cut lies in the folder `scratch`, which is made where it is needed.
+    """
+    sought, texts = _sought(request, earlier, scratch, say)
+    hashes = {name: text.hashes for name, text in texts.items()}
+    inherited, numbering, choices, seconds = _numbered(sought, earlier, say)
+    graph = stored.stored_graph(
+        sought.tables,
+        numbering,
+        sought.tokens,
+        keep_eval_edges=request.options["keep_eval_edges"],
+        reverse=request.options["reverse"],
+    )
+    times = {f"tokens of {name}": text.seconds for name, text in texts.items()}
+    stats = {**stored.graph_stats(graph, sought.tables), "methods": [asdict(choice) for choice in choices]}
+    manifest = _manifest(request, sought, graph, inherited, stats, {**times, "cut": seconds})
+    if inherited is None:
+        return Assembled(manifest, graph, hashes, None, {})
+    for line in drift_lines(manifest.reuse, manifest.stats):
+        say(f"  {line}")
+    if inherited.how == "kept":
+        return Assembled(manifest, graph, hashes, inherited.parent, {})
+    return Assembled(manifest, graph, hashes, None, _moved(inherited, numbering))
+
+
+def _numbered(
+    sought: Sought, earlier: Sequence[Earlier], say: Say
+) -> tuple[Inherited | None, assign.Numbering, tuple[assign.LevelChoice, ...], float]:
+    """(what is reused, the id space, what cut now, seconds that cutting afresh took, now or then)."""
+    start = time.monotonic()
+    inherited = inherit(sought, earlier, say)
+    if inherited is None:
+        edges = sum(len(rows) for _, rows in sought.edges)
+        say(f"cutting {sum(sought.counts):,} nodes and {edges:,} edges")
+        found = sought.cut()
+        part, cluster, choices = found.part, found.cluster, found.choices
+    else:
+        part, cluster, choices = inherited.part, inherited.cluster, inherited.choices
+    for choice in choices:
+        say(f"{choice.level} cut by {choice.method} ({choice.why})")
+    numbering = sought.number(part, cluster)
+    seconds = time.monotonic() - start
+    if inherited is not None and (before := inherited.parent.manifest.seconds.get("cut")) is not None:
+        say(f"  cutting afresh took {before:.1f} s, this {seconds:.1f} s")
+        seconds = before
+    return inherited, numbering, choices, seconds
+
+
+def _sought(
+    request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say
+) -> tuple[Sought, Mapping[str, Tokenized]]:
+    options = request.options
+    loaded = load_tables(request.schema, request.files)
+    if not any(len(table.ids) for table in loaded.nodes.values()):
+        raise DataError(f"{request.schema.name}: the graph has no nodes")
+    edges = tuple(
+        (table, stored.message_edges(table, keep_eval_edges=options["keep_eval_edges"]))
+        for table in loaded.edges.values()
+    )
+    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key)
+    texts = _tokenized(request, loaded, keys, earlier, say)
+    tokens = {name: text.lists for name, text in texts.items()}
+    name, memory = request.schema.name, request.memory
+    return Sought(name, loaded, edges, tokens, options, keys, scratch, memory), texts
+
+
+def _tokenized(
+    request: Request, loaded: GraphTables, keys: Mapping[str, str], earlier: Sequence[Earlier], say: Say
+) -> dict[str, Tokenized]:
+    if request.tokenizer_folder is None:
+        if texts := [name for name, table in loaded.nodes.items() if table.texts is not None]:
+            say(f"no tokenizer chosen: the texts of {', '.join(texts)} are left out")
+        return {}
+    tokenizer = Tokenizer(request.tokenizer_folder, request.options["max_length"])
+    return tokenize_all(loaded, tokenizer, keys, earlier, say)
+
+
+def _manifest(
+    request: Request,
+    sought: Sought,
+    graph: stored.StoredGraph,
+    inherited: Inherited | None,
+    stats: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> PartitionManifest:
+    return PartitionManifest(
+        id=request.id,
+        graph_name=f"g{request.id}",
+        hosts=request.options["hosts"],
+        trainers=request.options["trainers"],
+        node_types=stored.node_infos(graph),
+        relations=tuple(relation.info for relation in graph.relations),
+        clusters=graph.numbering.clusters,
+        offsets={name: tuple(values.tolist()) for name, values in graph.numbering.offsets.items()},
+        options=request.options,
+        inputs=request.inputs,
+        stats=stats,
+        files={},
+        schema_name=request.schema.name,
+        parent="" if inherited is None else inherited.parent.id,
+        reuse=reuse_info(inherited, request.id, stats),
+        keys=sought.keys,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+    )
+
+
+def _moved(inherited: Inherited, numbering: assign.Numbering) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    moved = {}
+    for name, old in inherited.old.items():
+        by_id = old[numbering.rows[name]]
+        new = np.flatnonzero(by_id >= 0)
+        moved[name] = by_id[new], new
+    return moved
