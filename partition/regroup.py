@@ -13,6 +13,11 @@ from partition.assign import Adjacency, assign_parts, combined_weights, within_p
 
 CLUSTERS_OF_A_PART = 4
 """With fewer of them on average, parts of equal weight cannot be put together."""
+ATTEMPTS = 16
+"""Seeds to choose from. One alone leaves parts of few clusters uneven: 1.10 on Debian's packages with 24 a
+part, where the best of 16 has 1.04; the graph of clusters is small, so they cost milliseconds."""
+FINE_BALANCE = 1.03
+"""Weight of the heaviest part over the mean, as METIS aims at."""
 
 
 def regroup(
@@ -33,8 +38,21 @@ def regroup(
     heavy = combined_weights([np.bincount(member, weights=weights)])
     small = between(adjacency, member, len(names))
     levels = {"hosts": hosts, "trainers": trainers}
-    part = assign_parts(small, heavy, **levels, method=method, seed=seed)[member]
+    found = (
+        assign_parts(small, heavy, **levels, method=method, seed=seed + attempt)
+        for attempt in range(ATTEMPTS)
+    )
+    best = min(found, key=lambda part: _cost(small, heavy, part, hosts * trainers))
+    part = best[member]
     return part, within_parts(part, member, hosts * trainers)
+
+
+def _cost(small: Adjacency, heavy: np.ndarray, part: np.ndarray, parts: int) -> tuple[float, int]:
+    """Balance beyond what is fine comes before the edges cut."""
+    balance = np.bincount(part, weights=heavy, minlength=parts).max() * parts / heavy.sum()
+    pairs = small.tocoo()
+    cut = pairs.data[part[pairs.row] != part[pairs.col]].sum()
+    return max(float(balance), FINE_BALANCE), int(cut)
 
 
 def between(adjacency: Adjacency, member: np.ndarray, count: int) -> Adjacency:
