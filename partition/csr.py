@@ -112,6 +112,18 @@ def contracted(
     return _from_records(folder, count, between, range_records)
 
 
+def cut_share(graph: DiskGraph, block: np.ndarray) -> float:
+    """Share of the edges, by weight, between nodes of two blocks; `block` is int N."""
+    cut = total = 0
+    for first, last in graph.row_ranges():
+        entries = graph.entries(first, last)
+        apart = block[entries.rows] != block[entries.columns]
+        weights = np.ones(len(apart), np.int64) if entries.weights is None else entries.weights
+        cut += int(weights[apart].sum())
+        total += int(weights.sum())
+    return cut / total if total else 0.0
+
+
 def induced(graph: DiskGraph, folder: Path, members: np.ndarray) -> DiskGraph:
     """Some nodes, int ascending, and the edges between them; a node's number is its place in `members`.
 

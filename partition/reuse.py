@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from partition.assign import LevelChoice, within_parts
+from partition.csr import cut_share
 from partition.earlier import Earlier, Places, places
 from partition.errors import StoreError
 from partition.extend import place_new
@@ -118,25 +119,13 @@ def _extended(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[
             say(f"{parent.id} is not extended: {refusal}")
             continue
         part, cluster = place_new(sought.graph, sought.weights, *_joined(where), sought.parts)
-        share, before = cut_share(sought, part), parent.manifest.stats["cut"]["parts"]
+        share, before = cut_share(sought.graph, part), parent.manifest.stats["cut"]["parts"]
         if share > before + _ANOTHER_GRAPH:
             say(f"{parent.id} is not extended: it would cut {share:.1%} of the edges, not {before:.1%}")
             continue
         say(f"extending {parent.id}: {new:,} nodes new, {gone:,} gone, all others stay in their clusters")
         old = {name: w.old for name, w in where.items()}
         yield Inherited(parent, "extended", part, cluster, old, new, gone)
-
-
-def cut_share(sought: Sought, part: np.ndarray) -> float:
-    """Share of edges between two parts, self-loops left out."""
-    cut = total = 0
-    for first, last in sought.graph.row_ranges():
-        entries = sought.graph.entries(first, last)
-        apart = part[entries.rows] != part[entries.columns]
-        weights = np.ones(len(apart), np.int64) if entries.weights is None else entries.weights
-        cut += int(weights[apart].sum())
-        total += int(weights.sum())
-    return cut / total if total else 0.0
 
 
 def _same_options(candidate: Earlier, sought: Sought) -> bool:
