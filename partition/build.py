@@ -1,7 +1,8 @@
 """A request for a partition -> its folder: found in the store, or built there, whole or not at all.
 
 Owns the options, the id (a hash of schema, tables, tokenizer, options and format) and the order of the steps.
-All data is checked before the first byte is written. In memory for now.
+All data is checked before the first byte is written. In memory for now. For a store at a URL it builds in a
+local cache and pushes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from partition import assign, stored
+from partition import assign, remote, stored
 from partition import store as stores
 from partition.errors import DataError, UsageError
 from partition.manifest import FORMAT_VERSION, NodeTypeInfo, PartitionManifest
-from partition.paths import store_folder
+from partition.objects import Objects
+from partition.paths import cache_folder, is_url, store_folder
+from partition.pull import pull
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFile, InputFolder, locked, publish, reading, writing
 from partition.tables import GraphTables, load_tables, table_files
@@ -32,6 +35,7 @@ from partition.tokens import (
     tokenizer_fingerprint,
     tokenizer_folder,
 )
+from partition.usage import stamp
 
 GRAPH_FILE = "graph.toml"
 Say = Callable[[str], None]
@@ -70,7 +74,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """Where the partition is, and whether it was there before."""
+    """Where the partition is on this machine, and whether it (or its original) was there before."""
 
     id: str
     path: Path
@@ -89,34 +93,65 @@ class _Request:
     id: str
 
 
-def build(folder: str, options: BuildOptions, *, store: str, say: Say) -> Path:
-    """The partition's folder in the store; built unless the same request was built before."""
-    return find_or_build(folder, options, store=store, say=say).path
+def build(folder: str, options: BuildOptions, *, store: str, say: Say, cache: str = "") -> Path:
+    """The partition's folder on this machine; built unless the same request was built before."""
+    return find_or_build(folder, options, store=store, say=say, cache=cache).path
 
 
-def find_or_build(folder: str, options: BuildOptions, *, store: str, say: Say) -> BuildResult:
+def find_or_build(
+    folder: str, options: BuildOptions, *, store: str, say: Say, cache: str = ""
+) -> BuildResult:
     """Like `build`, and tells whether the partition was found.
 
-    Of two processes with the same request one builds, the other waits for it.
+    Of two processes with the same request one builds, the other waits for it; of two machines with one store
+    at a URL both may build, and both end with what the first of them published. `cache` is where such a
+    store's partitions are kept here.
     UsageError for a wrong option or graph.toml, DataError for a wrong table, StoreError and DiskFullError
     for trouble where files are read or written.
     """
+    if is_url(store):
+        objects = Objects(store, say=say)
+        return _find_or_push(_request(folder, options, say), objects, cache_folder(cache), say)
     root = store_folder(store, key="store")
-    request = _request(folder, options, say)
-    if (found := stores.find(root, request.id)) is not None:
-        say(f"partition {request.id} found in {root}")
-        return BuildResult(request.id, found, found=True)
+    return _find_or_build(_request(folder, options, say), root, say)
+
+
+def _find(request: _Request, root: Path, say: Say) -> BuildResult | None:
+    if (found := stores.find(root, request.id)) is None:
+        return None
+    say(f"partition {request.id} found in {root}")
+    stamp(found)
+    return BuildResult(request.id, found, found=True)
+
+
+def _find_or_build(request: _Request, root: Path, say: Say) -> BuildResult:
+    """The partition in a local store; of two processes one builds."""
+    if (found := _find(request, root, say)) is not None:
+        return found
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
-        def waiting() -> None:
-            say(f"partition {request.id} is being built by another process; waiting for it")
+    def waiting() -> None:
+        say(f"partition {request.id} is being built by another process; waiting for it")
 
-        with locked(root / f"{request.id}.lock", waiting=waiting):
-            if (found := stores.find(root, request.id)) is not None:
-                say(f"partition {request.id} found in {root}")
-                return BuildResult(request.id, found, found=True)
-            return BuildResult(request.id, _build(request, root, say), found=False)
+    with locked(root / f"{request.id}.lock", waiting=waiting):
+        if (found := _find(request, root, say)) is not None:
+            return found
+        return BuildResult(request.id, _build(request, root, say), found=False)
+
+
+def _find_or_push(request: _Request, objects: Objects, cache: Path, say: Say) -> BuildResult:
+    """The partition in the cache as it is published in a store at a URL."""
+    found = remote.find(objects, request.id) is not None
+    if found:
+        say(f"partition {request.id} found in {objects.url}")
+    else:
+        remote.stamp(objects, request.id)  # a store that may not be written to is known before the work
+        here = _find_or_build(request, cache, say)
+        remote.push(objects, here.path, say=say)
+    # Of the published bytes, whoever built them, so that all hosts have the same.
+    path = pull(objects, request.id, cache, say=say, checksums=False)
+    return BuildResult(request.id, path, found=found)
 
 
 def _request(folder: str, options: BuildOptions, say: Say) -> _Request:
