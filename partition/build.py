@@ -131,13 +131,13 @@ def _find_or_build(request: _Request, root: Path, say: Say) -> BuildResult:
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
-    def waiting() -> None:
-        say(f"partition {request.id} is being built by another process; waiting for it")
+        def waiting() -> None:
+            say(f"partition {request.id} is being built by another process; waiting for it")
 
-    with locked(root / f"{request.id}.lock", waiting=waiting):
-        if (found := _find(request, root, say)) is not None:
-            return found
-        return BuildResult(request.id, _build(request, root, say), found=False)
+        with locked(root / f"{request.id}.lock", waiting=waiting):
+            if (found := _find(request, root, say)) is not None:
+                return found
+            return BuildResult(request.id, _build(request, root, say), found=False)
 
 
 def _find_or_push(request: _Request, objects: Objects, cache: Path, say: Say) -> BuildResult:
