@@ -192,7 +192,7 @@ class Objects:
 def _open(url: str, patience: Patience) -> tuple[Any, str]:
     """fsspec's file system of a URL and the path in it, with limits where it is S3."""
     protocol = url.partition("://")[0]
-    options: dict[str, Any] = {"use_listings_cache": False}
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if protocol in ("s3", "s3a"):
         retries = {"mode": "standard", "total_max_attempts": patience.requests}
         options["config_kwargs"] = {

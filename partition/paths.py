@@ -41,7 +41,7 @@ def store_url(store: str, *, key: str) -> str:
             f"{key} holds a name or password before '@'",
             hint="credentials come from AWS_* variables, AWS_PROFILE or the machine's role",
         )
-    if parts.query or parts.fragment or not parts.netloc:
+    if parts.query or parts.fragment or (not parts.netloc and parts.scheme != "file"):
         raise UsageError(f"{key} = {store!r}: no URL of a store", hint="such as s3://bucket/prefix")
     return store.rstrip("/")
 
