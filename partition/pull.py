@@ -37,7 +37,8 @@ def pull(
 ) -> Path:
     """The local folder `into/ID` with one host's files, or (None) all, each checked while it was read.
 
-    Files that are there as they should be stay; without `checksums` those of the right size count as such.
+    Files that are there as they should be stay; without `checksums` those of the right size count as such where
+    the manifest is the published one.
     StoreError for a missing or twice wrong object, DiskFullError for a full disk; then nothing has been
     published, and the same call goes on with what has arrived.
     """
@@ -72,12 +73,13 @@ def stamp_if_allowed(objects: Objects, part_id: str, say: Say) -> None:
 
 def _lacking(folder: Path, published: Published, host: int | None, *, checksums: bool) -> dict[str, FileInfo]:
     """Files that are missing or wrong in a folder; the manifest counts, by its name."""
+    manifest = FileInfo(len(published.text), hashlib.sha256(published.text).hexdigest())
+    known = _good(folder / MANIFEST_NAME, manifest, True) and (folder / MARKER).is_file()
+    # Two builds of one partition may differ in bytes of files of one size.
+    checksums = checksums or not known
     wanted = published.files(host)
     lacking = {name: info for name, info in wanted.items() if not _good(folder / name, info, checksums)}
-    manifest = FileInfo(len(published.text), hashlib.sha256(published.text).hexdigest())
-    if not _good(folder / MANIFEST_NAME, manifest, True) or not (folder / MARKER).is_file():
-        lacking[MANIFEST_NAME] = manifest
-    return lacking
+    return lacking if known else {**lacking, MANIFEST_NAME: manifest}
 
 
 def _good(path: Path, info: FileInfo, checksums: bool) -> bool:
@@ -102,6 +104,8 @@ def _complete(
         write_bytes(draft / MARKER, published.checksum)
         write_bytes(draft / MANIFEST_NAME, published.text)
         if folder.exists():
+            if MANIFEST_NAME in lacking:
+                _drop_others(folder, published, lacking)
             _join(draft, [*files, MARKER, MANIFEST_NAME], folder)
         else:
             publish(draft, folder)
@@ -148,6 +152,13 @@ def _read(objects: Objects, part_id: str, name: str, info: FileInfo, half: Path)
     except FileNotFoundError:
         raise missing_file(objects, part_id, name, info) from None
     return difference(info, size, digest.hexdigest())
+
+
+def _drop_others(folder: Path, published: Published, coming: Mapping[str, FileInfo]) -> None:
+    """Remove what another build of the partition left for other hosts, before its manifest goes."""
+    for name, info in published.manifest.files.items():
+        if name not in coming and not _good(folder / name, info, True):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _join(draft: Path, names: list[str], folder: Path) -> None:

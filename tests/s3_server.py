@@ -7,6 +7,7 @@ directly.
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import socket
 import struct
@@ -86,6 +87,7 @@ class FaultyS3:
 
 @contextmanager
 def faulty_s3() -> Iterator[FaultyS3]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     port = moto.get_host_and_port()[1]
