@@ -22,7 +22,7 @@ from launch.watch import Interrupts
 from partition.errors import LMGNNError, PreflightError
 
 ANSWER_S = 120.0
-"""For every question but the one for checksums, which reads the whole part."""
+"""For every question but the one for the part, which may read or bring all of it."""
 CHECKSUM_S = 3600.0
 TICK_S = 0.2
 LEAVE_S = 3.0
@@ -218,10 +218,15 @@ def _part(seen: Seen, probe: Probe, index: int, wish: Wish) -> None:
     if not wish.partition:
         return
     question = {"partition": wish.partition, "part": index, "checksums": wish.checksums}
-    answer = probe.ask("part", limit_s=CHECKSUM_S if wish.checksums else ANSWER_S, **question)
+    if wish.store:
+        question |= {"store": wish.store, "environment": dict(wish.environment)}
+    patient = wish.checksums or wish.store
+    answer = probe.ask("part", limit_s=CHECKSUM_S if patient else ANSWER_S, **question)
     seen.cells["part"] = f"{index} {'verified' if wish.checksums else 'there'}"
     if "error" in answer:
         hint = f"copy {wish.partition} there, or keep the store on a shared file system"
+        if wish.store:
+            hint = f"every host must reach {wish.store} and have room for its part"
         seen.fault("part", answer["error"], hint=hint, store=True)
 
 

@@ -5,6 +5,7 @@ Owns the order of things and outcome.json. Never touches a process itself: that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ from launch.plan import HostPorts, LaunchPlan, Paths, make_plan
 from launch.summary import show_results
 from launch.watch import Interrupts
 from partition.errors import LMGNNError, UsageError
+from partition.paths import is_url
+from partition.usage import in_use
 from pipeline.config import TrainPlan, load_plan
 
 
@@ -144,17 +147,42 @@ def _complete(job: Job, outcome: Outcome) -> Outcome:
 
 
 def _do(job: Job) -> None:
-    logs = Path(job.paths.run) / "logs" / "steps"
-    with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
-        partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=job.options.partition)
-        job.paths = replace(job.paths, partition=str(partition))
+    with contextlib.ExitStack() as held:
+        partition = _prepare(job)
+        held.enter_context(in_use(partition))
         job.cluster = job.backend.check(job.cluster, job.paths, job.console, run_id=job.folder.run_id)
-        job.console.say("looking for leaks")
-        plan, leaks = Path(job.paths.run) / "plan.json", Path(job.paths.run) / "leaks.json"
-        arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
+        _look_for_leaks(job, partition)
+        train(job)
+        _finish(job)
+
+
+def _steps(job: Job) -> contextlib.AbstractContextManager[steps.Steps]:
+    logs = Path(job.paths.run) / "logs" / "steps"
+    return steps.on_the_head(job.paths, logs, job.console, job.interrupts)
+
+
+def _prepare(job: Job) -> Path:
+    """The partition's folder, whole on the head; other hosts may bring theirs from a store at a URL."""
+    given = job.options.partition
+    with _steps(job) as head:
+        partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=given)
+    store = job.plan.partition.store
+    job.paths = replace(
+        job.paths, partition=str(partition), store=store if is_url(store) and not given else ""
+    )
+    return partition
+
+
+def _look_for_leaks(job: Job, partition: Path) -> None:
+    job.console.say("looking for leaks")
+    plan, leaks = Path(job.paths.run) / "plan.json", Path(job.paths.run) / "leaks.json"
+    arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
+    with _steps(job) as head:
         head.run("leaks", "-m", "pipeline", "leaks", *arguments)
-    train(job)
-    with steps.on_the_head(job.paths, logs, job.console, job.interrupts) as head:
+
+
+def _finish(job: Job) -> None:
+    with _steps(job) as head:
         job.console.say("computing the baselines")
         head.run("baselines", "-m", "pipeline", "baselines", job.paths.run)
         job.console.say("writing the report")

@@ -60,7 +60,7 @@ class Objects:
 
     def __init__(self, url: str, *, say: Say, patience: Patience | None = None) -> None:
         self.url = store_url(url, key="store")
-        self._say = say
+        self.say = say
         self._patience = patience or Patience()
         self._fs, root = _open(self.url, self._patience)
         self._root = str(root).rstrip("/")
@@ -163,7 +163,7 @@ class Objects:
                 waited_s = time.monotonic() - start
                 if attempt == patience.attempts or waited_s + wait_s >= limit_s or not passing(error):
                     raise explained(error, self.name(key), waited_s) from error
-                self._say(f"{explained(error, self.name(key), 0)}; trying again in {wait_s:g} s")
+                self.say(f"{explained(error, self.name(key), 0)}; trying again in {wait_s:g} s")
                 time.sleep(wait_s)
                 wait_s *= 2
         raise AssertionError("attempts is at least 1")

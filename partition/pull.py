@@ -37,7 +37,7 @@ def pull(
 ) -> Path:
     """The local folder `into/ID` with one host's files, or (None) all, each checked while it was read.
 
-    Files that are there as they should be stay; without `checksums` those of the right size count as such where
+    Files that are there as they should be stay; without `checksums` those of the right size count as such if
     the manifest is the published one.
     StoreError for a missing or twice wrong object, DiskFullError for a full disk; then nothing has been
     published, and the same call goes on with what has arrived.
