@@ -239,7 +239,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             exports=tuple(options.export),
         ),
         backend=options.backend,
-        partition=str(Path(options.partition).absolute()) if options.partition else "",
+        partition=runs.partition_folder(options.partition),
         run_dir=options.run_dir,
         name=options.name,
         resume=options.resume,

@@ -48,6 +48,14 @@ def cache() -> Path:
     return home() / "store"
 
 
+def partition_folder(path: str) -> str:
+    """--partition with the caller's relative path made absolute; empty stays empty."""
+    if is_url(path):
+        hint = "`lmgnn partition pull` brings it here; or name the store in partition.store"
+        raise UsageError(f"--partition {path}: expected a folder", hint=hint)
+    return str(Path(path).absolute()) if path else ""
+
+
 def absolute_overrides(overrides: Iterable[str]) -> list[str]:
     """--set arguments with the caller's relative paths made absolute."""
     result = []

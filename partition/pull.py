@@ -77,7 +77,7 @@ def _lacking(folder: Path, published: Published, host: int | None, *, checksums:
     known = _good(folder / MANIFEST_NAME, manifest, True) and (folder / MARKER).is_file()
     # Two builds of one partition may differ in bytes of files of one size.
     checksums = checksums or not known
-    wanted = published.files(host)
+    wanted = published.manifest.files if host is None else published.manifest.files_of_host(host)
     lacking = {name: info for name, info in wanted.items() if not _good(folder / name, info, checksums)}
     return lacking if known else {**lacking, MANIFEST_NAME: manifest}
 

@@ -39,15 +39,6 @@ class Published:
     checksum: bytes
     """Of manifest.sha256."""
 
-    def files(self, host: int | None) -> dict[str, FileInfo]:
-        """What one host reads, its part and what all share; everything for None."""
-        return {name: info for name, info in self.manifest.files.items() if belongs(name, host)}
-
-
-def belongs(name: str, host: int | None) -> bool:
-    """Whether a host reads a file of the partition."""
-    return host is None or "/" not in name or name.startswith(f"part{host}/")
-
 
 def key_of(part_id: str, name: str, info: FileInfo) -> str:
     """The object that holds a file of a partition."""

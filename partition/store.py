@@ -62,13 +62,12 @@ def verify(folder: str | Path) -> PartitionManifest:
 
 
 def verify_part(folder: str | Path, host: int, *, checksums: bool) -> int:
-    """The same for what one host reads, its part and what all share; the number of files.
+    """The same for what one host reads (manifest.files_of_host); the number of files.
 
     Without `checksums` only presence and size are looked at, which costs no reading.
     """
     folder = Path(folder)
-    names = checked_manifest(folder).files
-    own = {n: info for n, info in names.items() if n.startswith(f"part{host}/") or "/" not in n}
+    own = checked_manifest(folder).files_of_host(host)
     for name, info in own.items():
         check_file(folder / name, info, checksums=checksums)
     return len(own)

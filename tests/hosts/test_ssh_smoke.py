@@ -170,10 +170,8 @@ def test_each_host_brings_its_own_part_from_s3(work: Path, local: Figures, hosts
         job = subprocess.Popen(argv, env=env, stdout=output, stderr=output, start_new_session=True)
         check_end(job, run, local)
     for number in (1, 2):
-        names = hosts.run(
-            number, "find", str(cache), "-mindepth", "2", "-maxdepth", "2", "-type", "d"
-        ).split()
-        assert [Path(name).name for name in names] == [f"part{number - 1}"]
+        names = hosts.run(number, "find", str(cache), "-name", "graph.dgl").split()
+        assert [Path(name).parent.name for name in names] == [f"part{number - 1}"]
     found = subprocess.run(["grep", "-rl", "planted-secret", str(run)], stdout=subprocess.PIPE, check=False)
     assert found.stdout == b""
 

@@ -94,6 +94,11 @@ def test_a_store_with_a_password_is_refused_before_anything_is_made(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_partition_elsewhere_is_refused_with_the_command_that_brings_it() -> None:
+    with pytest.raises(UsageError, match="lmgnn partition pull"):
+        runs.partition_folder("s3://bucket/store/0123")
+
+
 def test_a_builder_with_a_graph_elsewhere_is_refused(tmp_path: Path, plan: TrainPlan) -> None:
     (tmp_path / "build.py").touch()
     asked = replace(plan, graph=replace(plan.graph, path="s3://bucket/g", builder="build.py"))

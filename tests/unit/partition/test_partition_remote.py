@@ -58,6 +58,20 @@ def test_what_is_pushed_is_found_listed_verified_and_pulled(
     assert find(tmp_path / "store", two_parts.name) == folder
 
 
+def test_a_large_object_goes_in_pieces_both_ways(
+    s3: FaultyS3, bucket: str, store: Objects, tmp_path: Path
+) -> None:
+    content = os.urandom(40_000_000)
+    (tmp_path / "large").write_bytes(content)
+    store.put("a/large", tmp_path / "large")
+    assert len([request for request in s3.requests if request.startswith("PUT")]) == 3  # of 16 MiB at most
+    s3.fails("reset", "GET .*a/large", times=1)
+    assert b"".join(store.chunks("a/large", len(content))) == content
+    assert len([request for request in s3.requests if request.startswith("GET")]) == 5 + 1  # of 8 MiB at most
+    s3.direct.put_object(Bucket=bucket, Key="kept/here/a/large", Body=content[:-1])
+    assert b"".join(store.chunks("a/large", len(content))) == content[:-1]
+
+
 def test_an_object_is_created_once(any_store: Objects) -> None:
     assert any_store.create("a/marker", b"first")
     assert not any_store.create("a/marker", b"second")
@@ -80,15 +94,15 @@ def test_who_comes_second_takes_what_was_published(store: Objects, two_parts: Pa
     assert said == []
 
 
-def test_a_host_pulls_its_own_part_and_what_all_share(
+def test_a_host_pulls_its_own_part_and_no_file_of_others_but_id_maps(
     s3: FaultyS3, store: Objects, two_parts: Path, tmp_path: Path
 ) -> None:
     remote.push(store, two_parts, say=quiet)
     s3.requests.clear()
     folder = pull(store, two_parts.name, tmp_path, say=quiet, host=1)
     assert verify_part(folder, 1, checksums=True)
-    assert not any("/part0/" in request for request in s3.requests)
-    assert not (folder / "part0").exists()
+    assert not any("/part0/" in request and "/part0/ids/" not in request for request in s3.requests)
+    assert [path.name for path in (folder / "part0").iterdir()] == ["ids"]  # far ends of links have names
     with pytest.raises(StoreError, match=r"not whole: part0/.* is missing"):
         find(tmp_path, two_parts.name)
     pull(store, two_parts.name, tmp_path, say=quiet, host=0)
