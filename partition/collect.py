@@ -15,6 +15,7 @@ from pathlib import Path
 from partition.errors import StoreError
 from partition.manifest import MANIFEST_NAME
 from partition.objects import ObjectInfo, Objects
+from partition.paths import is_id
 from partition.remote import MARKER, STAMP, UNFINISHED_S, find, get, key_of
 from partition.storage import is_locked
 from partition.usage import last_used, unused
@@ -54,7 +55,7 @@ def collect_remote(objects: Objects, limits: Limits, *, dry_run: bool) -> list[R
     """Clean a store at a URL; run it from one place at a time."""
     removed: list[Removal] = []
     for part_id in objects.folders():
-        if part_id in limits.keep:
+        if part_id in limits.keep or not is_id(part_id):
             continue
         there = objects.listing(part_id)
         if MARKER not in there:
@@ -70,7 +71,9 @@ def _local_drafts(store: Path, limits: Limits, dry_run: bool) -> Iterator[Remova
     oldest = time.time() - limits.unfinished_s
     for draft in sorted(store.iterdir()):
         part_id = draft.name.partition(".")[0]
-        if not any(mark in draft.name for mark in _DRAFTS) or part_id in limits.keep:
+        if not any(draft.name.startswith(f"{part_id}{mark}") for mark in _DRAFTS):
+            continue
+        if part_id in limits.keep or not is_id(part_id):
             continue
         files = [draft, *draft.rglob("*")]
         if max(path.lstat().st_mtime for path in files) > oldest or is_locked(store / f"{part_id}.lock"):
@@ -84,7 +87,7 @@ def _local_unused(store: Path, limits: Limits, dry_run: bool) -> Iterator[Remova
     if limits.unused_days is None:
         return
     for folder in sorted(path.parent for path in store.glob(f"*/{MANIFEST_NAME}")):
-        if "." in folder.name or folder.name in limits.keep:
+        if folder.name in limits.keep or not is_id(folder.name):
             continue
         with unused(folder) as free:
             days = (time.time() - last_used(folder)) / 86400

@@ -7,6 +7,7 @@ Never touches a file.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,6 +53,11 @@ def split_url(url: str) -> tuple[str, str]:
     if store.endswith("/") or "://" not in store:
         raise UsageError(f"{url}: no partition's URL", hint="such as s3://bucket/prefix/ID")
     return store, part_id
+
+
+def is_id(name: str) -> bool:
+    """Whether a name may be a partition's id; a store's folder may hold other things, which are nobody's."""
+    return re.fullmatch(r"[0-9a-f]{20}", name) is not None
 
 
 def cache_folder(cache: str = "") -> Path:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from partition.errors import StoreError
 from partition.manifest import MANIFEST_NAME, FileInfo, PartitionManifest
 from partition.objects import Objects, Say
+from partition.paths import is_id
 from partition.store import CHECKSUM_NAME, check_file, checked_manifest
 
 MARKER = CHECKSUM_NAME
@@ -70,7 +71,7 @@ def get(objects: Objects, part_id: str) -> Published:
 
 def finished(objects: Objects) -> list[PartitionManifest]:
     """Manifests of all finished partitions, by id."""
-    found = (find(objects, part_id) for part_id in objects.folders())
+    found = (find(objects, part_id) for part_id in objects.folders() if is_id(part_id))
     return [published.manifest for published in found if published]
 
 

@@ -220,6 +220,21 @@ def test_gc_removes_the_objects_of_a_build_that_came_too_late(
     assert remote.verify(objects, two_parts.name)
 
 
+def test_gc_leaves_alone_what_is_no_partition(
+    store: str, tmp_path: Path, s3: FaultyS3, aged: Callable[[float], None]
+) -> None:
+    objects = objects_at(store)
+    objects.write("tables/papers.parquet", b"somebody's")
+    for name in ("tables", "tables.building-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    aged(99 * DAY_S)
+    assert swept(objects, unused_days=1) == []
+    assert objects.read("tables/papers.parquet")
+    assert collect_local(tmp_path, Limits(unused_days=1), dry_run=False) == []
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_gc_of_a_local_store_spares_what_is_used_and_what_is_being_made(
     small_graph: Path, tmp_path: Path, aged: Callable[[float], None]
 ) -> None:
