@@ -16,7 +16,7 @@ from partition.errors import StoreError
 from partition.manifest import MANIFEST_NAME
 from partition.objects import ObjectInfo, Objects
 from partition.paths import is_id
-from partition.remote import MARKER, STAMP, UNFINISHED_S, find, get, key_of
+from partition.remote import MARKER, STAMP, UNFINISHED_S, find, key_of
 from partition.storage import is_locked
 from partition.usage import last_used, unused
 
@@ -115,10 +115,12 @@ def _unused(
     objects: Objects, part_id: str, there: dict[str, ObjectInfo], days: float, dry_run: bool
 ) -> Iterator[Removal]:
     if not dry_run:
-        checksum = get(objects, part_id).checksum
+        checksum = objects.read(f"{part_id}/{MARKER}") or b""
         objects.remove(f"{part_id}/{MARKER}")
         there = objects.listing(part_id)
-        if not _old(there, days * 86400):  # somebody found it just before it could not be found any more
+        if checksum and not _old(
+            there, days * 86400
+        ):  # somebody found it just before it could not be found any more
             objects.create(f"{part_id}/{MARKER}", checksum)
             return
     yield Removal(part_id, f"not used for {days:g} days", _size(there))
@@ -131,7 +133,11 @@ def _left_over(
 ) -> Iterator[Removal]:
     """Objects of a second builder, whose bytes were others and came too late."""
     oldest = time.time() - limits.unfinished_s
-    published = find(objects, part_id)
+    try:
+        published = find(objects, part_id)
+    except StoreError as error:  # a damaged one is for whoever needs it, and no reason to clean nothing else
+        objects.say(f"warning: {error}")
+        return
     if published is None:
         return
     named = {key_of(part_id, name, info).partition("/")[2] for name, info in published.manifest.files.items()}

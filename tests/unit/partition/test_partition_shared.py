@@ -220,6 +220,17 @@ def test_gc_removes_the_objects_of_a_build_that_came_too_late(
     assert remote.verify(objects, two_parts.name)
 
 
+def test_gc_passes_a_damaged_partition_over_and_removes_it_when_unused(
+    two_parts: Path, store: str, s3: FaultyS3, aged: Callable[[float], None]
+) -> None:
+    objects = objects_at(store)
+    remote.push(objects, two_parts, say=quiet)
+    objects.write(f"{two_parts.name}/manifest.sha256", b"0" * 64)
+    aged(31 * DAY_S)
+    assert swept(objects) == []
+    assert swept(objects, unused_days=30) == [(two_parts.name, "not used for 30 days")]
+
+
 def test_gc_leaves_alone_what_is_no_partition(
     store: str, tmp_path: Path, s3: FaultyS3, aged: Callable[[float], None]
 ) -> None:
