@@ -21,7 +21,7 @@ OWN = ("run", "plan", "submit", "status", "stop")
 HANDED_ON = {
     "init": ("pipeline", "write graph.toml and a first plan for a folder of tables: `lmgnn init FOLDER`"),
     "check": ("pipeline", "what a folder, graph.toml or plan means, and what is odd: `lmgnn check FOLDER`"),
-    "partition": ("partition", "build, list, show and verify partitioned graphs"),
+    "partition": ("partition", "build, pull, push, list, show, verify and clean up partitioned graphs"),
     "estimate": ("pipeline", "rows, LM tokens, time and memory of a plan.json on a finished partition"),
     "bench": ("pipeline", "what a batch costs in texts, LM tokens and bytes: `lmgnn bench batches --help`"),
     "leaks": ("pipeline", "look for answers that lie in the edges and texts which a plan's model sees"),
@@ -239,7 +239,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             exports=tuple(options.export),
         ),
         backend=options.backend,
-        partition=str(Path(options.partition).absolute()) if options.partition else "",
+        partition=runs.partition_folder(options.partition),
         run_dir=options.run_dir,
         name=options.name,
         resume=options.resume,

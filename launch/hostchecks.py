@@ -28,6 +28,10 @@ class Wish:
     """Of the run folder, if it is there already."""
     partition: str = ""
     """Folder, if the partition is known already; host k is asked for its part k."""
+    store: str = ""
+    """URL that the host is to bring its part from where it is missing."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """For bringing it, above what the host has: credentials, sent over stdin."""
     checksums: bool = True
     servers: int = 1
     network: str = ""

@@ -62,6 +62,8 @@ class Paths:
     """Working folder of every process."""
     run: str
     partition: str = ""
+    store: str = ""
+    """URL of the store that a host brings its part of the partition from; empty: the part is there."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from launch.watch import Interrupts
 from partition.errors import LMGNNError, PreflightError
 
 ANSWER_S = 120.0
-"""For every question but the one for checksums, which reads the whole part."""
+"""For every question but the one for the part, which may read or bring all of it."""
 CHECKSUM_S = 3600.0
+BRING_S = 6 * 3600.0
+"""Enough for 1 TB at 50 MB/s; a store that stalls is given up far earlier, see partition/objects.py."""
 TICK_S = 0.2
 LEAVE_S = 3.0
 """A probe whose input has closed leaves within this time; srun killed before would leave it behind."""
@@ -218,10 +220,15 @@ def _part(seen: Seen, probe: Probe, index: int, wish: Wish) -> None:
     if not wish.partition:
         return
     question = {"partition": wish.partition, "part": index, "checksums": wish.checksums}
-    answer = probe.ask("part", limit_s=CHECKSUM_S if wish.checksums else ANSWER_S, **question)
+    if wish.store:
+        question |= {"store": wish.store, "environment": dict(wish.environment)}
+    limit_s = BRING_S if wish.store else CHECKSUM_S if wish.checksums else ANSWER_S
+    answer = probe.ask("part", limit_s=limit_s, **question)
     seen.cells["part"] = f"{index} {'verified' if wish.checksums else 'there'}"
     if "error" in answer:
         hint = f"copy {wish.partition} there, or keep the store on a shared file system"
+        if wish.store:
+            hint = f"every host must reach {wish.store} and have room for its part"
         seen.fault("part", answer["error"], hint=hint, store=True)
 
 

@@ -2,7 +2,8 @@
 
 Questions come as one JSON object a line over stdin, each is answered by one line on stdout; ends with
 its stdin. Never judges what it finds (launch.preflight does). Changes nothing but a test file in the run
-folder, which it removes, and segments of dead runs in /dev/shm, whose room it would count as taken.
+folder, which it removes, segments of dead runs in /dev/shm, whose room it would count as taken, and the
+host's own copy of its part, which it brings where the store is at a URL.
 """
 
 from __future__ import annotations
@@ -81,16 +82,32 @@ def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def part(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether this host's part of the partition is there (and, if asked, as it was written)."""
+    """Whether this host's part of the partition is there (and, if asked, as it was written).
+
+    With a `store` what is missing or wrong is brought from there first.
+    """
     from partition.store import verify_part
 
     try:
+        if asked.get("store"):
+            _bring(asked)
         files = verify_part(asked["partition"], int(asked["part"]), checksums=bool(asked["checksums"]))
     except LMGNNError as error:
         return {"error": str(error)}
     except OSError as error:
         return {"error": f"{asked['partition']}: {error.strerror}"}
     return {"files": files}
+
+
+def _bring(asked: Mapping[str, Any]) -> None:
+    from partition.objects import Objects
+    from partition.pull import pull
+
+    os.environ.update(asked["environment"])
+    folder = Path(asked["partition"])
+    objects = Objects(asked["store"], say=lambda line: print(line, file=sys.stderr, flush=True))
+    host, checksums = int(asked["part"]), bool(asked["checksums"])
+    pull(objects, folder.name, folder.parent, say=objects.say, host=host, checksums=checksums)
 
 
 class Listener:

@@ -5,6 +5,7 @@ Owns the order of things and outcome.json. Never touches a process itself: that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -27,6 +28,8 @@ from launch.plan import HostPorts, LaunchPlan, Paths, make_plan
 from launch.summary import show_results
 from launch.watch import STATE_FILE, STEPS_FILE, Interrupts, Watched, write_state
 from partition.errors import LMGNNError, UsageError
+from partition.paths import is_url
+from partition.usage import in_use
 from pipeline.config import TrainPlan, load_plan
 
 
@@ -148,15 +151,36 @@ def _complete(job: Job, outcome: Outcome) -> Outcome:
 def _do(job: Job) -> None:
     for name in (STATE_FILE, STEPS_FILE):  # a supervisor that was killed left its processes there as running
         (Path(job.paths.run) / name).unlink(missing_ok=True)
-    with _on_the_head(job, "prepare") as head:
-        partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=job.options.partition)
-        job.paths = replace(job.paths, partition=str(partition))
+    with contextlib.ExitStack() as held:
+        partition = _prepare(job)
+        held.enter_context(in_use(partition))
         job.cluster = job.backend.check(job.cluster, job.paths, job.console, run_id=job.folder.run_id)
-        job.console.say("looking for leaks")
-        plan, leaks = Path(job.paths.run) / "plan.json", Path(job.paths.run) / "leaks.json"
-        arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
+        _look_for_leaks(job, partition)
+        train(job)
+        _finish(job)
+
+
+def _prepare(job: Job) -> Path:
+    """The partition's folder, whole on the head; other hosts may bring theirs from a store at a URL."""
+    given = job.options.partition
+    with _on_the_head(job, "prepare") as head:
+        partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=given)
+    store = job.plan.partition.store
+    job.paths = replace(
+        job.paths, partition=str(partition), store=store if is_url(store) and not given else ""
+    )
+    return partition
+
+
+def _look_for_leaks(job: Job, partition: Path) -> None:
+    job.console.say("looking for leaks")
+    plan, leaks = Path(job.paths.run) / "plan.json", Path(job.paths.run) / "leaks.json"
+    arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
+    with _on_the_head(job, "prepare") as head:
         head.run("leaks", "-m", "pipeline", "leaks", *arguments)
-    train(job)
+
+
+def _finish(job: Job) -> None:
     with _on_the_head(job, "finish") as head:
         job.console.say("computing the baselines")
         head.run("baselines", "-m", "pipeline", "baselines", job.paths.run)

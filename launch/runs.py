@@ -5,7 +5,8 @@ Rules for paths, so that a plan means the same from every folder:
 - graph.path, model.lm and a stage's start in the plan are relative to the plan's folder if they
   exist there, else to the home folder; graph.builder is relative to the plan's folder;
 - partition.store and runs/ lie in the home folder: the checkout, or the current folder when the
-  packages are installed elsewhere. It is also the working folder of every process.
+  packages are installed elsewhere. It is also the working folder of every process. Partitions of a store at
+  a URL are kept in its store/.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import IO
 from launch.cluster import new_run_id
 from launch.outcome import write_atomically
 from partition.errors import LockedError, UsageError
-from partition.paths import store_folder
+from partition.paths import is_url, store_folder, store_url
 from pipeline.config import TrainPlan
 
 CODE = Path(__file__).resolve().parents[1]
@@ -40,6 +41,19 @@ _VERSIONS_OF = ("lm-gnn", "torch", "dgl", "deepspeed", "transformers", "numpy", 
 def home() -> Path:
     """The checkout, or the current folder when there is none."""
     return CODE if (CODE / "pyproject.toml").exists() else Path.cwd()
+
+
+def cache() -> Path:
+    """Where every host keeps partitions of a store at a URL."""
+    return home() / "store"
+
+
+def partition_folder(path: str) -> str:
+    """--partition with the caller's relative path made absolute; empty stays empty."""
+    if is_url(path):
+        hint = "`lmgnn partition pull` brings it here; or name the store in partition.store"
+        raise UsageError(f"--partition {path}: expected a folder", hint=hint)
+    return str(Path(path).absolute()) if path else ""
 
 
 def absolute_overrides(overrides: Iterable[str]) -> list[str]:
@@ -74,10 +88,15 @@ def resolve_plan(plan: TrainPlan, folder: Path, base: Path) -> TrainPlan:
         )
     lm = plan.model.lm
     model = dataclasses.replace(plan.model, lm=found(lm) if Path(found(lm)).is_dir() else lm)
-    store = store_folder(plan.partition.store, key="partition.store")
-    partition = dataclasses.replace(plan.partition, store=str(base / store))
+    partition = dataclasses.replace(plan.partition, store=_store(plan.partition.store, base))
     stages = tuple(dataclasses.replace(s, start=found(s.start)) if ":" in s.start else s for s in plan.stages)
     return dataclasses.replace(plan, graph=graph, model=model, partition=partition, stages=stages)
+
+
+def _store(store: str, base: Path) -> str:
+    if is_url(store):
+        return store_url(store, key="partition.store")
+    return str(base / store_folder(store, key="partition.store"))
 
 
 def _is_relative(path: str) -> bool:

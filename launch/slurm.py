@@ -143,6 +143,7 @@ class SlurmBackend:
             run_id=run_id,
             software=software(paths.code),
             partition=paths.partition,
+            store=paths.store,
             checksums=checksums,
             servers=self._wanted.servers_per_host,
             network=self._wanted.network,

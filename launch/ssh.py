@@ -199,6 +199,8 @@ class SshBackend:
             run_id=run_id,
             software=software(paths.code),
             partition=paths.partition,
+            store=paths.store,
+            environment=self._environment,
             checksums=checksums,
             servers=wanted.servers_per_host,
             network=wanted.network,

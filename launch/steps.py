@@ -20,10 +20,12 @@ from launch.cluster import ClusterSpec, local_cluster
 from launch.console import Console
 from launch.outcome import JobFailed
 from launch.plan import ERROR_MARK, Paths, step_spec
+from launch.runs import cache
 from launch.supervisor import Supervisor
 from launch.watch import Interrupts, Watched
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
+from partition.paths import is_url
 from pipeline.config import TrainPlan
 from pipeline.plan_check import check_against
 
@@ -129,6 +131,7 @@ def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...
             hint=f"take a multiple of {cluster.trainers_per_host}, or --trainers-per-node {parts}",
         )
     arguments = ["-m", "partition", "build", plan.graph.path, "--store", cut.store]
+    arguments += ["--cache", str(cache())] if is_url(cut.store) else []
     arguments += ["--hosts", str(len(cluster.hosts)), "--trainers", str(parts)]
     arguments += ["--method", cut.method, "--cluster-size", str(cut.cluster_size), "--seed", str(cut.seed)]
     arguments += ["--memory", cut.memory] if cut.memory else []

@@ -1,6 +1,6 @@
-"""`python -m partition build | ls | show | verify`: flags in, one JSON line or a table out.
+"""`python -m partition build | pull | push | ls | show | verify | gc`: one JSON line or a table out.
 
-Owns the command line and its exit codes. Never does any work of its own.
+Owns what commands print and their exit codes; flags are in arguments.py. Never does any work of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
+from pathlib import Path
 
+from partition import remote
+from partition.arguments import parser
 from partition.build import BuildOptions, find_or_build
+from partition.collect import Limits, collect_local, collect_remote
 from partition.errors import LMGNNError
 from partition.manifest import SPLITS, PartitionManifest
-from partition.methods import AUTO, METHODS
-from partition.paths import store_folder
+from partition.objects import Objects
+from partition.paths import cache_folder, is_url, split_url, store_folder
+from partition.pull import pull
 from partition.store import finished, verify
 from partition.tokens import check_trainable
 
@@ -26,9 +31,9 @@ from partition.tokens import check_trainable
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of the error's class."""
     os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        return _COMMANDS[arguments.command](arguments)
     except LMGNNError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -37,94 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # a bug of ours: whoever mends it needs the traceback
         traceback.print_exc()
         return LMGNNError.exit_code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lmgnn partition", description="Cut a graph into parts and keep them."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    build = commands.add_parser(
-        "build",
-        help="cut a graph, or find it cut already",
-        description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
-        epilog="What the store has of the graph is reused: the cut, clusters, tokens, files "
-        "(docs/formats.md). Example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store store",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
-    build.add_argument("--store", required=True, help="folder that keeps finished partitions")
-    _add_options(build)
-    build.add_argument(
-        "--memory",
-        default="",
-        metavar="SIZE",
-        help="what cutting may take, by which auto chooses, like 4GiB; none = most of this machine's",
-    )
-    build.add_argument(
-        "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"
-    )
-    build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
-    build.set_defaults(run=_build)
-
-    ls = commands.add_parser("ls", help="list the partitions of a store")
-    ls.add_argument("--store", required=True, help="folder that keeps finished partitions")
-    ls.add_argument("--json", action="store_true", help="print one line of JSON")
-    ls.set_defaults(run=_ls)
-
-    show = commands.add_parser("show", help="tell what a partition holds")
-    show.add_argument("path", metavar="PATH", help="folder of a partition")
-    show.add_argument("--json", action="store_true", help="print its manifest")
-    show.set_defaults(run=_show)
-
-    check = commands.add_parser("verify", help="check every file of a partition against its checksum")
-    check.add_argument("path", metavar="PATH", help="folder of a partition")
-    check.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    check.set_defaults(run=_verify)
-    return parser
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    defaults = {field.name: field.default for field in fields(BuildOptions)}
-
-    def number(name: str, text: str) -> None:
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=int, default=defaults[name], metavar="N", help=text)
-
-    number("hosts", "graph servers, one part of the graph each")
-    number("trainers", "trainers of a host")
-    number("cluster_size", "nodes of a cluster, the smallest unit")
-    number("seed", "another seed gives another cut")
-    number("max_length", "tokens kept of a text, special ones included")
-    parser.add_argument("--method", default=defaults["method"], help=f"{', '.join((AUTO, *METHODS))}")
-    parser.add_argument(
-        "--even",
-        action=argparse.BooleanOptionalAction,
-        default=defaults["even"],
-        help="spread nodes, edges and training targets evenly, each by itself, for some more edges cut",
-    )
-    parser.add_argument(
-        "--tokenizer", default="", help="model whose tokenizer to use; none = leave texts out"
-    )
-    parser.add_argument(
-        "--trainable", action="store_true", help="refuse a tokenizer whose folder holds no model to train"
-    )
-    parser.add_argument(
-        "--keep-eval-edges",
-        action=argparse.BooleanOptionalAction,
-        default=defaults["keep_eval_edges"],
-        help="leave validation and test edges in the stored graph",
-    )
-    parser.add_argument(
-        "--reverse",
-        action=argparse.BooleanOptionalAction,
-        default=defaults["reverse"],
-        help="store relations turned round as well",
-    )
-    parser.add_argument(
-        "--relations", action="append", default=[], metavar="NAME", help="load this relation only; repeat it"
-    )
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -138,6 +55,7 @@ def _build(arguments: argparse.Namespace) -> int:
         options,
         store=arguments.store,
         say=_say,
+        cache=arguments.cache,
         memory=arguments.memory,
         reuse=not arguments.no_reuse,
     )
@@ -150,13 +68,32 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _pull(arguments: argparse.Namespace) -> int:
+    objects, cache = Objects(arguments.store, say=_say), cache_folder(arguments.cache)
+    path = pull(objects, arguments.id, cache, say=_say, host=arguments.host)
+    _out(json.dumps({"id": arguments.id, "path": str(path)}) if arguments.json else str(path))
+    return 0
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    objects = Objects(arguments.store, say=_say)
+    published = remote.push(objects, Path(arguments.path), say=_say)
+    url = objects.name(published.manifest.id)
+    _out(json.dumps({"id": published.manifest.id, "path": url}) if arguments.json else url)
+    return 0
+
+
 def _ls(arguments: argparse.Namespace) -> int:
-    store = store_folder(arguments.store, key="store")
-    manifests = finished(store)
+    if is_url(arguments.store):
+        objects = Objects(arguments.store, say=_say)
+        found = [(objects.name(m.id), m) for m in remote.finished(objects)]
+    else:
+        store = store_folder(arguments.store, key="store")
+        found = [(str(store / m.id), m) for m in finished(store)]
     if arguments.json:
-        _out(json.dumps([{"id": m.id, "path": str(store / m.id)} for m in manifests]))
+        _out(json.dumps([{"id": m.id, "path": path} for path, m in found]))
         return 0
-    for manifest in manifests:
+    for _, manifest in found:
         nodes = sum(t.count for t in manifest.node_types)
         edges = sum(r.count for r in manifest.relations)
         parts = f"{manifest.hosts} hosts x {manifest.trainers} trainers"
@@ -164,8 +101,31 @@ def _ls(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _gc(arguments: argparse.Namespace) -> int:
+    limits = Limits(
+        keep=frozenset(arguments.keep),
+        unused_days=arguments.unused_days,
+        unfinished_s=arguments.unfinished_hours * 3600,
+    )
+    if is_url(arguments.store):
+        objects = Objects(arguments.store, say=_say)
+        removed = collect_remote(objects, limits, dry_run=arguments.dry_run)
+    else:
+        store = store_folder(arguments.store, key="store")
+        removed = collect_local(store, limits, dry_run=arguments.dry_run)
+    if arguments.json:
+        _out(json.dumps({"removed": [asdict(r) for r in removed], "dry_run": arguments.dry_run}))
+        return 0
+    word = "would remove" if arguments.dry_run else "removed"
+    for removal in removed:
+        _out(f"{word} {removal.id}: {removal.why}, {removal.size / 1e6:,.1f} MB")
+    if not removed:
+        _out("nothing to remove")
+    return 0
+
+
 def _show(arguments: argparse.Namespace) -> int:
-    manifest = PartitionManifest.load(arguments.path)
+    manifest = _manifest(arguments.path)
     if arguments.json:
         _out(json.dumps(json.loads(manifest.to_json())))
         return 0
@@ -192,8 +152,19 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _manifest(path: str) -> PartitionManifest:
+    if not is_url(path):
+        return PartitionManifest.load(path)
+    store, part_id = split_url(path)
+    return remote.get(Objects(store, say=_say), part_id).manifest
+
+
 def _verify(arguments: argparse.Namespace) -> int:
-    manifest = verify(arguments.path)
+    if is_url(arguments.path):
+        store, part_id = split_url(arguments.path)
+        manifest = remote.verify(Objects(store, say=_say), part_id)
+    else:
+        manifest = verify(arguments.path)
     if arguments.json:
         _out(
             json.dumps({"id": manifest.id, "path": arguments.path, "files": len(manifest.files), "ok": True})
@@ -219,6 +190,17 @@ def _say(line: str) -> None:
 
 def _out(line: str, *, end: str = "\n") -> None:
     sys.stdout.write(line + end)
+
+
+_COMMANDS = {
+    "build": _build,
+    "pull": _pull,
+    "push": _push,
+    "ls": _ls,
+    "show": _show,
+    "verify": _verify,
+    "gc": _gc,
+}
 
 
 if __name__ == "__main__":

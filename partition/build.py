@@ -3,6 +3,7 @@
 Owns the options and the id, a hash of schema, tables, tokenizer, options and format. The id is that of the
 request: what an earlier partition gave to the result is in the manifest (reuse.py).
 All data is checked before the first byte is written, and held in memory; only the graph to cut is in files.
+For a store at a URL it builds in a local cache and pushes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from partition import remote
 from partition import store as stores
 from partition.assemble import Request, assemble
 from partition.earlier import earlier_partitions
@@ -25,12 +27,15 @@ from partition.manifest import FORMAT_VERSION, PartitionManifest
 from partition.memory import memory_bytes
 from partition.methods import AUTO, check_method
 from partition.moved import write_moved
-from partition.paths import store_folder
+from partition.objects import Objects
+from partition.paths import cache_folder, is_url, store_folder
+from partition.pull import pull
 from partition.retoken import write_text_hashes
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFolder, locked, publish, reading, writing
 from partition.tables import table_files
 from partition.tokens import check_model, tokenizer_fingerprint, tokenizer_folder
+from partition.usage import stamp
 
 GRAPH_FILE = "graph.toml"
 Say = Callable[[str], None]
@@ -79,35 +84,52 @@ class BuildResult:
     found: bool
 
 
-def build(folder: str, options: BuildOptions, *, store: str, say: Say, reuse: bool = True) -> Path:
-    """The partition's folder in the store; built unless the same request was built before."""
-    return find_or_build(folder, options, store=store, say=say, reuse=reuse).path
+def build(
+    folder: str, options: BuildOptions, *, store: str, say: Say, cache: str = "", reuse: bool = True
+) -> Path:
+    """The partition's folder on this machine; built unless the same request was built before."""
+    return find_or_build(folder, options, store=store, say=say, cache=cache, reuse=reuse).path
 
 
 def find_or_build(
-    folder: str, options: BuildOptions, *, store: str, say: Say, memory: str = "", reuse: bool = True
+    folder: str,
+    options: BuildOptions,
+    *,
+    store: str,
+    say: Say,
+    cache: str = "",
+    memory: str = "",
+    reuse: bool = True,
 ) -> BuildResult:
     """Like `build`, and tells whether the partition was found.
 
+    `cache` is where partitions of a store at a URL are kept here.
     `memory` ("4GiB"; "": most of what there is) decides between methods where the options leave it open. It
     is not part of the id: a partition that another machine has cut is as good.
     Without `reuse` nothing of other partitions goes into it: one that was made out of another is left alone,
     and the request built afresh under an id of its own.
-    Of two processes with the same request one builds, the other waits for it.
+    Of two processes with the same request one builds, the other waits for it; of two machines with one store
+    at a URL both may build, and both end with what the first of them published.
     UsageError for a wrong option or graph.toml, DataError for a wrong table, StoreError and DiskFullError
     for trouble where files are read or written.
     """
-    root = store_folder(store, key="store")
-    return _found_or_built(root, _request(folder, options, memory_bytes(memory), say), say, reuse=reuse)
+    root = None if is_url(store) else store_folder(store, key="store")
+    objects = Objects(store, say=say) if root is None else None
+    request = _request(folder, options, memory_bytes(memory), say)
+    if objects is not None:
+        return _find_or_push(request, objects, cache_folder(cache), say, reuse=reuse)
+    assert root is not None
+    return _find_or_build(request, root, say, reuse=reuse)
 
 
-def _found_or_built(root: Path, request: Request, say: Say, *, reuse: bool) -> BuildResult:
+def _find_or_build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResult:
+    """The partition in a local store; of two processes one builds."""
     if (path := stores.find(root, request.id)) is not None:
-        if reuse or not PartitionManifest.load(path).parent:
-            say(f"partition {request.id} found in {root}")
-            return BuildResult(request.id, path, found=True)
-        say(f"partition {request.id} was made out of another one; one cut afresh has another id")
-        return _found_or_built(root, replace(request, id=_fresh_id(request.id)), say, reuse=False)
+        if not reuse and PartitionManifest.load(path).parent:
+            return _find_or_build(_afresh(request, say), root, say, reuse=False)
+        say(f"partition {request.id} found in {root}")
+        stamp(path)
+        return BuildResult(request.id, path, found=True)
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
@@ -117,12 +139,31 @@ def _found_or_built(root: Path, request: Request, say: Say, *, reuse: bool) -> B
         with locked(root / f"{request.id}.lock", waiting=waiting):
             if stores.find(root, request.id) is None:
                 return _build(request, root, say, reuse=reuse)
-    return _found_or_built(root, request, say, reuse=reuse)
+    return _find_or_build(request, root, say, reuse=reuse)
 
 
-def _fresh_id(part_id: str) -> str:
-    """Of a request's partition without anything reused, where its own id is taken by one with a parent."""
-    return hashlib.sha256(f"{part_id} no-reuse".encode()).hexdigest()[:20]
+def _find_or_push(request: Request, objects: Objects, cache: Path, say: Say, *, reuse: bool) -> BuildResult:
+    """The partition in the cache as it is published in a store at a URL; what is reused is the cache's."""
+    published = remote.find(objects, request.id)
+    if published is not None and not reuse and published.manifest.parent:
+        return _find_or_push(_afresh(request, say), objects, cache, say, reuse=False)
+    part_id = request.id
+    if published is not None:
+        say(f"partition {part_id} found in {objects.url}")
+    else:
+        remote.stamp(objects, part_id)  # a store that may not be written to is known before the work
+        here = _find_or_build(request, cache, say, reuse=reuse)
+        part_id = here.id
+        remote.push(objects, here.path, say=say)
+    # Of the published bytes, whoever built them, so that all hosts have the same.
+    path = pull(objects, part_id, cache, say=say, checksums=False)
+    return BuildResult(part_id, path, found=published is not None)
+
+
+def _afresh(request: Request, say: Say) -> Request:
+    """The same without anything reused, where its own id is taken by a partition with a parent."""
+    say(f"partition {request.id} was made out of another one; one cut afresh has another id")
+    return replace(request, id=hashlib.sha256(f"{request.id} no-reuse".encode()).hexdigest()[:20])
 
 
 def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> Request:

@@ -119,6 +119,17 @@ class PartitionManifest:
     def parts(self) -> int:
         return self.hosts * self.trainers
 
+    def files_of_host(self, host: int) -> dict[str, FileInfo]:
+        """What the processes of a host read: its part, what all share, and the id maps of all parts.
+
+        Id maps of other hosts name the far ends of links in predictions and examples.
+        """
+        return {
+            name: info
+            for name, info in self.files.items()
+            if "/" not in name or name.startswith(f"part{host}/") or name.split("/")[1] == "ids"
+        }
+
     def node_type(self, name: str) -> NodeTypeInfo:
         """UsageError for an unknown name."""
         return _named(self.node_types, name, "node type")

@@ -20,9 +20,14 @@ CHECKSUM_NAME = "manifest.sha256"
 
 
 def find(store: Path, part_id: str) -> Path | None:
-    """The folder of a finished partition, or None."""
+    """The folder of a finished partition, or None; StoreError where only parts of it are there."""
     folder = store / part_id
-    return folder if (folder / MANIFEST_NAME).is_file() else None
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    for name in PartitionManifest.load(folder).files:
+        if not (folder / name).is_file():
+            raise StoreError(f"{folder} is not whole: {name} is missing", hint="pull the rest, or remove it")
+    return folder
 
 
 def finished(store: Path) -> list[PartitionManifest]:
@@ -57,35 +62,35 @@ def seal(
 def verify(folder: str | Path) -> PartitionManifest:
     """Check size and sha256 of every file; StoreError names the first bad one and what was expected."""
     folder = Path(folder)
-    manifest = _sound_manifest(folder)
+    manifest = checked_manifest(folder)
     for name, info in manifest.files.items():
-        _check_file(folder / name, info, checksums=True)
+        check_file(folder / name, info, checksums=True)
     return manifest
 
 
 def verify_part(folder: str | Path, host: int, *, checksums: bool) -> int:
-    """The same for what one host reads, its part and what all share; the number of files.
+    """The same for what one host reads (manifest.files_of_host); the number of files.
 
     Without `checksums` only presence and size are looked at, which costs no reading.
     """
     folder = Path(folder)
-    names = _sound_manifest(folder).files
-    own = {n: info for n, info in names.items() if n.startswith(f"part{host}/") or "/" not in n}
+    own = checked_manifest(folder).files_of_host(host)
     for name, info in own.items():
-        _check_file(folder / name, info, checksums=checksums)
+        check_file(folder / name, info, checksums=checksums)
     return len(own)
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
     """StoreError unless the manifest and these files of a partition are as they were written."""
-    files = _sound_manifest(folder).files
+    files = checked_manifest(folder).files
     for name in names:
         if name not in files:
             raise StoreError(f"{folder / name}: not a file of this partition", hint=_HINT)
-        _check_file(folder / name, files[name], checksums=True)
+        check_file(folder / name, files[name], checksums=True)
 
 
-def _sound_manifest(folder: Path) -> PartitionManifest:
+def checked_manifest(folder: Path) -> PartitionManifest:
+    """The manifest of a finished partition; StoreError if its own checksum does not hold."""
     checksum = folder / CHECKSUM_NAME
     if (folder / MANIFEST_NAME).is_file():
         if not checksum.is_file():
@@ -100,7 +105,8 @@ def _sound_manifest(folder: Path) -> PartitionManifest:
     return PartitionManifest.load(folder)
 
 
-def _check_file(path: Path, info: FileInfo, *, checksums: bool) -> None:
+def check_file(path: Path, info: FileInfo, *, checksums: bool) -> None:
+    """StoreError, saying what was expected, where a file is not as it was written."""
     if not path.is_file():
         raise StoreError(f"{path}: the file is missing", hint=_HINT)
     size = path.stat().st_size

@@ -36,7 +36,7 @@ class PartitionPlan:
     """How the graph is cut; one part of it per host (--nodes), cut further for its trainers."""
 
     store: str = "store"
-    """Folder that keeps finished partitions, found again by their id."""
+    """Folder or URL (`s3://bucket/prefix`) that keeps finished partitions, found again by their id."""
     method: str = "auto"
     """auto (the first that fits into memory of the next three), metis, kaminpar, semi-external; or random,
     which costs many more edges between hosts."""

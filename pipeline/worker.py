@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from partition.errors import LMGNNError, UsageError
+from partition.usage import in_use
 
 _SAVE_AND_LEAVE = signal.SIGUSR2
 _DUMP_STACKS = signal.SIGUSR1
@@ -35,10 +36,8 @@ def main() -> int:
     logging.getLogger("dgl-distributed-socket").setLevel(logging.ERROR)
     _set_signals(os.environ.get("LMGNN_ROLE", ""))
     try:
-        if os.environ["LMGNN_ROLE"] == "server":
-            _serve()
-        else:
-            _train()
+        with in_use(Path(os.environ["LMGNN_PARTITION"])):
+            _serve() if os.environ["LMGNN_ROLE"] == "server" else _train()
     except LMGNNError as error:
         traceback.print_exc()
         print(f"ERROR: {error}", file=sys.stderr, flush=True)

@@ -85,7 +85,15 @@ class Tree:
 
 def make_tree(path: Path) -> Tree:
     for package, files in {
-        "partition": ("__init__.py", "errors.py", "manifest.py", "paths.py", "storage.py", "store.py"),
+        "partition": (
+            "__init__.py",
+            "errors.py",
+            "manifest.py",
+            "paths.py",
+            "storage.py",
+            "store.py",
+            "usage.py",
+        ),
         "pipeline": (
             "__init__.py",
             "config.py",

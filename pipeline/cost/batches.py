@@ -20,7 +20,7 @@ import torch
 from partition.build import BuildOptions, find_or_build
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
-from partition.paths import store_folder
+from partition.paths import is_url, store_folder
 from pipeline.config import StagePlan, TrainPlan, load_plan
 from pipeline.plain import nearest
 from pipeline.plan_check import check_against
@@ -160,10 +160,13 @@ def built_partition(plan: TrainPlan, plan_folder: Path) -> Path:
         tokenizer=plan.model.lm,
         max_length=plan.model.max_length,
     )
-    store = home() / store_folder(cut.store, key="partition.store")
+    store = cut.store
+    if not is_url(store):
+        store = str(home() / store_folder(store, key="partition.store"))
     folder = graph_folder(plan, plan_folder)
+    cache = str(home() / "store")  # as a run has it
     return find_or_build(
-        folder, options, store=str(store), say=lambda line: print(line, file=sys.stderr)
+        folder, options, store=store, cache=cache, say=lambda line: print(line, file=sys.stderr)
     ).path
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,54 @@ def test_a_damaged_file_on_a_host_is_refused_with_its_name_and_checksum(
         # umount reads its own mounts in /proc, which has the host's processes alone.
         subprocess.run(hosts.in_processes_of(2, ["umount", str(partition / name)]), check=True)
         assert not processes_of(run)
+
+
+def test_each_host_brings_its_own_part_from_s3(work: Path, local: Figures, hosts: SshHosts) -> None:
+    cache = REPO / "store"
+    cache.mkdir(exist_ok=True)
+    private = ["mount", "-t", "tmpfs", "tmpfs", str(cache)]
+    subprocess.run(hosts.on_head(private), check=True)
+    for number in (1, 2):
+        hosts.run(number, *private)
+    secret = {
+        "AWS_SECRET_ACCESS_KEY": "planted-secret",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_REGION": "us-east-1",
+    }
+    env = {
+        **environment(REPO),
+        **secret,
+        "AWS_ENDPOINT_URL": "http://10.78.0.254:5000",
+        "NO_PROXY": "10.78.0.254",
+    }
+    run = work / "s3"
+    flags = [*hosts.flags("host1", "host2"), "--set", "partition.store=s3://kept/store"]
+    with s3_on_head(hosts), (work / "s3.log").open("wb") as output:
+        argv = hosts.on_head(smoke(work, run, *flags))
+        job = subprocess.Popen(argv, env=env, stdout=output, stderr=output, start_new_session=True)
+        check_end(job, run, local)
+    for number in (1, 2):
+        names = hosts.run(number, "find", str(cache), "-name", "graph.dgl").split()
+        assert [Path(name).parent.name for name in names] == [f"part{number - 1}"]
+    found = subprocess.run(["grep", "-rl", "planted-secret", str(run)], stdout=subprocess.PIPE, check=False)
+    assert found.stdout == b""
+
+
+@contextmanager
+def s3_on_head(hosts: SshHosts) -> Iterator[None]:
+    """An S3 server that all hosts reach, with an empty bucket `kept`."""
+    server = [sys.executable, "-P", "-m", "moto.server", "-H", "10.78.0.254", "-p", "5000"]
+    ask = (
+        "from urllib import request as r; r.urlopen(r.Request('http://10.78.0.254:5000/kept', method='PUT'))"
+    )
+    make = [sys.executable, "-c", ask]
+    quiet, direct = subprocess.DEVNULL, {**os.environ, "no_proxy": "*"}
+    process = subprocess.Popen(hosts.on_head(server), env=environment(REPO), stdout=quiet, stderr=quiet)
+    try:
+        wait_for(
+            lambda: subprocess.run(hosts.on_head(make), env=direct, stderr=quiet).returncode == 0, seconds=60
+        )
+        yield
+    finally:
+        process.terminate()
+        process.wait()

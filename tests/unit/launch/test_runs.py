@@ -78,14 +78,26 @@ def test_a_store_is_a_folder_or_a_file_url(tmp_path: Path, plan: TrainPlan) -> N
         assert runs.resolve_plan(asked, tmp_path, tmp_path).partition.store == str(folder)
 
 
-def test_a_store_elsewhere_is_refused_before_anything_is_made(
+def test_a_store_at_a_url_stays_one(tmp_path: Path, plan: TrainPlan) -> None:
+    asked = replace(plan, partition=replace(plan.partition, store="s3://bucket/store/"))
+    assert runs.resolve_plan(asked, tmp_path, tmp_path).partition.store == "s3://bucket/store"
+
+
+def test_a_store_with_a_password_is_refused_before_anything_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "home", lambda: tmp_path)
-    asked = ["run", "--config", str(PLAN), "--set", "partition.store=s3://bucket/store"]
+    asked = ["run", "--config", str(PLAN), "--set", "partition.store=s3://me:hunter2@bucket/store"]
     assert main(asked) == 2
-    assert "partition.store = 's3://bucket/store'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "partition.store holds a name or password" in error
+    assert "hunter2" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_partition_elsewhere_is_refused_with_the_command_that_brings_it() -> None:
+    with pytest.raises(UsageError, match="lmgnn partition pull"):
+        runs.partition_folder("s3://bucket/store/0123")
 
 
 def test_a_builder_with_a_graph_elsewhere_is_refused(tmp_path: Path, plan: TrainPlan) -> None:

@@ -179,14 +179,14 @@ def test_what_a_killed_builder_left_is_removed(small_graph: Path, tmp_path: Path
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [part_id, f"{part_id}.lock"]
 
 
-def test_a_store_that_is_not_on_this_machine_is_refused(
+def test_a_store_of_an_unknown_kind_is_refused(
     small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    for command in (["build", str(small_graph)], ["ls"]):
-        assert main([*command, "--store", "s3://bucket/store"]) == 2
-        assert "store = 's3://bucket/store'" in capsys.readouterr().err
+    for command in (["build", str(small_graph)], ["ls"], ["gc"]):
+        assert main([*command, "--store", "s4://bucket/store"]) == 2
+        assert "'s4://bucket/store'" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -1,0 +1,23 @@
+"""What the tests of stores elsewhere share: two parts, short limits, a look at what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from partition.objects import Objects, Patience
+
+SHORT = Patience(connect_s=1, read_s=1, requests=2, attempts=2, wait_s=0.05, operation_s=6)
+"""A stalled request ends after (1 s + the client's pause) x 2 x 2 at most."""
+SHORT_S = 10.0
+
+
+def quiet(line: str) -> None:
+    """Nobody listens."""
+
+
+def objects_at(url: str, patience: Patience = SHORT) -> Objects:
+    return Objects(url, say=quiet, patience=patience)
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
