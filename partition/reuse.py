@@ -139,7 +139,7 @@ def _same_graph(candidate: Earlier, sought: Sought) -> bool:
     manifest = candidate.manifest
     return (
         manifest.schema_name == sought.name
-        and [t.name for t in manifest.node_types] == sought.names
+        and {t.name for t in manifest.node_types} == set(sought.names)
         and {r.name for r in manifest.relations if not r.is_reverse}
         == {table.schema.name for table, _ in sought.edges}
         and levels(manifest.options) == levels(sought.options)

@@ -37,7 +37,10 @@ def main() -> int:
     _set_signals(os.environ.get("LMGNN_ROLE", ""))
     try:
         with in_use(Path(os.environ["LMGNN_PARTITION"])):
-            _serve() if os.environ["LMGNN_ROLE"] == "server" else _train()
+            if os.environ["LMGNN_ROLE"] == "server":
+                _serve()
+            else:
+                _train()
     except LMGNNError as error:
         traceback.print_exc()
         print(f"ERROR: {error}", file=sys.stderr, flush=True)

@@ -98,8 +98,7 @@ def faulty_s3() -> Iterator[FaultyS3]:
         aws_access_key_id="testing",
         aws_secret_access_key="testing",
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Proxy)
     s3 = FaultyS3(f"http://127.0.0.1:{server.server_address[1]}", direct)
     server.s3, server.port = s3, port  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -112,8 +111,16 @@ def faulty_s3() -> Iterator[FaultyS3]:
         moto.stop()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that give up are what tests are about."""
+
+
 class _Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's late acknowledgement
 
     def answer(self) -> None:
         s3: FaultyS3 = self.server.s3  # type: ignore[attr-defined]

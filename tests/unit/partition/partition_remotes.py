@@ -6,16 +6,17 @@ from pathlib import Path
 
 from partition.objects import Objects, Patience
 
-SHORT = Patience(connect_s=1, read_s=1, requests=2, attempts=2, wait_s=0.05, operation_s=6)
-"""A stalled request ends after (1 s + the client's pause) x 2 x 2 at most."""
-SHORT_S = 10.0
+SHORT = Patience(connect_s=3, read_s=3, requests=2, attempts=2, wait_s=0.05, operation_s=15)
+"""Long enough for requests to a busy machine; a stalled one ends after (3 s + the client's pause) x 2 x 2."""
+SHORT_S = 40.0
+"""For an operation that fails, with those before it and a busy machine."""
 
 
 def quiet(line: str) -> None:
     """Nobody listens."""
 
 
-def objects_at(url: str, patience: Patience = SHORT) -> Objects:
+def objects_at(url: str, patience: Patience | None = None) -> Objects:
     return Objects(url, say=quiet, patience=patience)
 
 

@@ -21,11 +21,11 @@ from partition.store import verify
 
 @pytest.fixture
 def store(s3: FaultyS3, bucket: str, two_parts: Path) -> Objects:
-    """A store that holds the partition."""
-    objects = objects_at(f"s3://{bucket}/kept")
-    remote.push(objects, two_parts, say=quiet)
+    """A store that holds the partition, and little patience with it."""
+    url = f"s3://{bucket}/kept"
+    remote.push(objects_at(url), two_parts, say=quiet)
     s3.requests.clear()
-    return objects
+    return objects_at(url, SHORT)
 
 
 def refused(act: Callable[[], object]) -> str:
@@ -78,7 +78,7 @@ def test_trouble_that_passes_is_outlasted(
 def test_a_push_that_fails_publishes_nothing(
     kind: str | int, s3: FaultyS3, bucket: str, two_parts: Path
 ) -> None:
-    objects = objects_at(f"s3://{bucket}/other")
+    objects = objects_at(f"s3://{bucket}/other", SHORT)
     s3.fails(kind, r"PUT .*part1/graph\.dgl")
     message = refused(lambda: remote.push(objects, two_parts, say=quiet))
     assert f"s3://{bucket}/other/{two_parts.name}/part1/graph.dgl." in message
@@ -106,7 +106,7 @@ def test_one_operation_ends_at_its_limit_whatever_its_repeats_would_take(
 def test_a_missing_bucket_is_told_from_a_missing_partition(s3: FaultyS3, store: Objects) -> None:
     assert remote.find(store, "0123456789") is None
     assert "there is no bucket s3://no-such-bucket" in refused(
-        lambda: remote.find(objects_at("s3://no-such-bucket/kept"), "0123456789")
+        lambda: remote.find(objects_at("s3://no-such-bucket/kept", SHORT), "0123456789")
     )
     assert "no such bucket" not in refused(lambda: remote.get(store, "0123456789"))
 
@@ -117,7 +117,7 @@ def test_a_server_that_is_not_there_is_named(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    message = refused(lambda: remote.find(objects_at("s3://bucket/kept"), two_parts.name))
+    message = refused(lambda: remote.find(objects_at("s3://bucket/kept", SHORT), two_parts.name))
     assert "s3://bucket/kept" in message
     assert f"127.0.0.1:{port}" in message
 
@@ -126,7 +126,7 @@ def test_missing_credentials_are_called_so(s3: FaultyS3, monkeypatch: pytest.Mon
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert name in CREDENTIALS
         monkeypatch.delenv(name)
-    message = refused(lambda: remote.find(objects_at("s3://bucket/kept"), "0123456789"))
+    message = refused(lambda: remote.find(objects_at("s3://bucket/kept", SHORT), "0123456789"))
     assert "AWS_PROFILE" in message
 
 
