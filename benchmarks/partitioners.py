@@ -88,8 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--edges", type=int, default=1_000_000, help="to draw; repeats are then dropped")
+    parser.add_argument(
+        "--edges", type=int, default=1_000_000, help="to draw, from which repeats are dropped"
+    )
     parser.add_argument("--graph", default="community", help="community or rmat")
+    parser.add_argument(
+        "--repeats", action="store_true", help="leave repeats in: edges then differ in weight"
+    )
     parser.add_argument("--methods", default="auto,metis,kaminpar,semi-external,dgl,dgl-fold")
     parser.add_argument("--memory", default="", help="by which auto chooses; none = most of this machine's")
     parser.add_argument("--scratch", type=Path, help="folder on a disk with 40 bytes an edge, DGL's 200")
@@ -98,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         folder = Path(name)
-        nodes, edges = write_graph(folder, options.graph, options.edges, seed=0)
+        nodes, edges = write_graph(folder, options.graph, options.edges, seed=0, repeats=options.repeats)
         _, built = _job("build", folder, nodes, 1, options.memory, edges)
         rows = [built]
         say(built, quiet=options.json)

@@ -28,21 +28,25 @@ Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(how many, generator) -> both ends, as places in an order that tells of communities or hubs."""
 
 
-def write_graph(folder: Path, kind: str, edges: int, seed: int) -> tuple[int, int]:
-    """Write `folder`/edges.bin, pairs of int32, smaller one first, ascending; numbers of nodes and of edges.
+def write_graph(folder: Path, kind: str, edges: int, *, seed: int, repeats: bool) -> tuple[int, int]:
+    """Write `folder`/edges.bin, pairs of int32; numbers of nodes and of distinct edges.
 
-    `edges` are drawn; loops and repeats are then dropped. ValueError for a kind that is not known.
+    `edges` are drawn. Without `repeats` each is written once, no loops, smaller node first, ascending; with
+    them all are, as drawn. ValueError for a kind that is not known.
     """
     drawn = folder / "drawn.bin"
     nodes = _draw(drawn, kind, edges, seed)
     graph = build(folder / "drawn", nodes, lambda: read_edges(drawn))
+    shutil.rmtree(folder / "drawn")
+    if repeats:
+        drawn.rename(folder / "edges.bin")
+        return nodes, graph.edges
     with (folder / "edges.bin").open("wb") as file:
         for first, last in graph.row_ranges():
             entries = graph.entries(first, last)
             keep = entries.rows < entries.columns
             file.write(np.stack([entries.rows[keep], entries.columns[keep]], axis=1).data.cast("B"))
     drawn.unlink()
-    shutil.rmtree(folder / "drawn")
     return nodes, graph.edges
 
 

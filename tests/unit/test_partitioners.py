@@ -1,0 +1,60 @@
+"""The benchmark of partition methods: its graphs, and a run of it on a small one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.stream_graph import read_edges, write_graph
+
+ROOT = Path(__file__).parents[2]
+
+
+def pairs(folder: Path) -> np.ndarray:
+    return np.concatenate([np.stack(ends, axis=1) for ends in read_edges(folder / "edges.bin")])
+
+
+@pytest.mark.parametrize("kind", ["community", "rmat"])
+def test_edges_are_distinct_without_loops_and_the_same_each_time(kind: str, tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        nodes, edges = write_graph(folder, kind, 20_000, seed=3, repeats=False)
+        found.append(pairs(folder))
+        assert found[-1].shape == (edges, 2)
+        assert found[-1].max() < nodes
+    assert (found[0] == found[1]).all()
+    assert (found[0][:, 0] < found[0][:, 1]).all()
+    assert len(np.unique(found[0], axis=0)) == len(found[0])
+
+
+def test_with_repeats_all_edges_are_left_in(tmp_path: Path) -> None:
+    _, edges = write_graph(tmp_path, "community", 20_000, seed=3, repeats=True)
+    found = pairs(tmp_path)
+    assert len(found) == 20_000
+    distinct = np.sort(found[found[:, 0] != found[:, 1]], axis=1)
+    assert len(np.unique(distinct, axis=0)) == edges
+
+
+def test_a_run_tells_cut_balance_and_memory_of_each_method(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/partitioners.py", "--edges", "20000", "--json"]
+    command += ["--methods", "auto,random,semi-external+even", "--scratch", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    rows = json.loads(run.stdout.splitlines()[-1])["rows"]
+    ran = [(row["method"], row["trainers"]) for row in rows]
+    methods = ("auto", "random", "semi-external+even")
+    assert ran == [("build", 1), *((method, trainers) for method in methods for trainers in (1, 2))]
+    cut = {row["method"]: row["cut_percent"] for row in rows}
+    assert cut["auto"] < cut["random"] / 2
+    assert rows[1]["chosen"] == ["metis"]
+    assert all(row["peak_total_bytes"] > 0 for row in rows)
+    assert rows[-1]["trainer_node_balance"] <= 1.05
+    assert not list(tmp_path.iterdir())
