@@ -1,6 +1,6 @@
 """Time, memory, cut and balance of the partition methods, beside DGL's own partitioner:
 
-    python benchmarks/partitioners.py --edges 4000000 --methods auto,metis,kaminpar,semi-external,dgl,dgl-fold
+    python benchmarks/partition.py --edges 4000000 --methods auto,metis,kaminpar,semi-external,dgl,dgl-fold
 
 Draws a graph (--graph community or rmat) into a file, then cuts it with each method in a process of its own:
 for 8 hosts of 1 trainer, then of 2, which for our methods are two levels. `dgl` is the whole job of
@@ -207,7 +207,3 @@ def _figures(graph: DiskGraph, part: np.ndarray, trainers: int) -> dict[str, flo
             loads = np.bincount(block, weights, minlength=count)
             figures[f"{prefix}{name}_balance"] = round(float(loads.max() / loads.mean()), 3)
     return figures
-
-
-if __name__ == "__main__":
-    main()
