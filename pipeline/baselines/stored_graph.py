@@ -18,11 +18,9 @@ import torch
 from partition.errors import StoreError
 from partition.manifest import SPLITS, NodeTypeInfo, PartitionManifest, RelationInfo
 from partition.reader import read_edge_targets, read_ids, read_node_targets
-from partition.schema import parse_schema
-from partition.storage import InputFolder
-from partition.tables import GraphTables, load_tables, table_files
 from pipeline.candidates import countable, eval_candidates
 from pipeline.config import TaskPlan, TrainPlan
+from pipeline.given_tables import load_graph_tables
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,6 @@ class Labelled:
     def of(self, split: str) -> Labelled:
         chosen = self.split == SPLITS.index(split)
         return Labelled(self.ends[chosen], self.split[chosen], self.label[chosen], self.classes)
-
-
-def load_graph_tables(plan: TrainPlan) -> GraphTables:
-    """The tables of a plan's graph with the relations that it loads; LMGNNError where one is wrong."""
-    inputs = InputFolder(plan.graph.path)
-    with inputs.file("graph.toml").open() as stream:
-        schema = parse_schema(stream.read().decode(), where=f"{plan.graph.path}/graph.toml")
-    schema = schema.select(plan.graph.relations)
-    return load_tables(schema, table_files(schema, inputs))
 
 
 class StoredGraph:

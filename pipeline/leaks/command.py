@@ -13,9 +13,9 @@ from pathlib import Path
 
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
-from pipeline.baselines.stored_graph import load_graph_tables
 from pipeline.config import TrainPlan
 from pipeline.durable import write_whole
+from pipeline.given_tables import load_graph_tables
 from pipeline.leaks.find import find_leaks
 from pipeline.plan_check import check_against
 

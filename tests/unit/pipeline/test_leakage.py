@@ -12,8 +12,8 @@ import pytest
 
 from partition.build import BuildOptions, build
 from partition.errors import UsageError
-from pipeline.baselines.stored_graph import load_graph_tables
 from pipeline.config import GraphPlan, PartitionPlan, StagePlan, TaskPlan, TrainPlan
+from pipeline.given_tables import load_graph_tables
 from pipeline.leaks.command import main
 from pipeline.leaks.find import find_leaks
 
