@@ -84,11 +84,13 @@ SETTINGS = (
     Setting("bounded", (*TRAINED, *BOUND), seeds=1),
     Setting("labor", (*TRAINED, *SAMPLER, "cache.mode=unbounded"), seeds=1),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
+    Setting("paper_longer", (*TRAINED, "cache.mode=unbounded"), targets=4.0),
 )
 """`older` is `recommended` with embeddings of up to 64 steps; `frozen` trains the graph encoder alone, so
 what it reaches is not the language model's doing; `tight` takes targets and all negatives from two clusters;
-`bounded` and `labor` are `paper` with one of the two knobs of `recommended` each; `longer` is `recommended`
-with four times the targets."""
+`bounded` and `labor` are `paper` with one of the two knobs of `recommended` each; `longer` and
+`paper_longer` are `recommended` and `paper` with four times the targets, `paper_longer` so that it spends the
+LM tokens of `recommended`."""
 
 
 def main() -> int:
