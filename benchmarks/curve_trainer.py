@@ -25,10 +25,11 @@ from torch import Tensor
 
 from partition.errors import UsageError
 from pipeline.config import TrainPlan
+from pipeline.dgl_processes import start_client
 from pipeline.durable import write_whole
 from pipeline.engine import start_collectives
 from pipeline.events import RunRecord
-from pipeline.graph import Graph, start_client
+from pipeline.graph import Graph
 from pipeline.lm_work import LMWork
 from pipeline.loop import run_stage
 from pipeline.model import LMGNN

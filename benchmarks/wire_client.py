@@ -27,7 +27,7 @@ from torch import Tensor
 from uniform import dealt_out
 
 import pipeline.events
-import pipeline.graph
+import pipeline.dgl_processes
 import pipeline.job
 from pipeline.exchange import Exchange
 from pipeline.loop import run_stage
@@ -152,7 +152,7 @@ def one_stage(trainer: Trainer, *, resume: bool) -> None:
 
 def prepare(*, uniform: bool) -> None:
     """Put our pieces where worker.py looks for its own."""
-    start_client, targets = pipeline.graph.start_client, JointStage.targets
+    start_client, targets = pipeline.dgl_processes.start_client, JointStage.targets
 
     def connect(*arguments: Any) -> None:
         start_client(*arguments)
@@ -162,7 +162,7 @@ def prepare(*, uniform: bool) -> None:
         parts = self._trainer.graph.manifest.parts
         return dealt_out(lambda number: targets(self, number), part, parts)
 
-    pipeline.graph.start_client = connect
+    pipeline.dgl_processes.start_client = connect
     pipeline.events.RunRecord = Counted  # type: ignore[misc]
     pipeline.job.run_job = one_stage
     Exchange.__call__ = exchange  # type: ignore[method-assign]

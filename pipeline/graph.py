@@ -1,4 +1,4 @@
-"""The partitioned graph as trainers see it: the only module of pipeline/ that talks to DGL.
+"""The partitioned graph as trainers see it: what is asked of DGL goes through here.
 
 DistDGL's servers hold one part each and answer over RPC; a trainer reads its own host's part from
 shared memory. Stock sampling over a DistGraph ignores exclusions and cannot be repeated
@@ -10,36 +10,26 @@ thread-safe: DGL's client takes whichever reply comes first.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-import dgl
 import torch
-from dgl.distributed import DistEmbedding, DistGraph, DistTensor, dist_context, kvstore, rpc
+from dgl.distributed import DistEmbedding, DistGraph, DistTensor, dist_context, rpc
 from dgl.distributed.graph_partition_book import NodePartitionPolicy
 from dgl.distributed.optim import SparseAdam
 from torch import Tensor
 
-from partition.manifest import PartitionManifest
 from pipeline.batch import Ragged
 from pipeline.csc import Drawn, edges_into
-from pipeline.ids import IdSpace
 from pipeline.requests import (
     NOTHING,
     AmongRequest,
-    Host,
     SampleRequest,
     SlotPolicy,
     SlotRequest,
     TokenRequest,
-    join,
     this_host,
 )
 from pipeline.slots import Slots
@@ -298,53 +288,3 @@ class Graph:
         """Say goodbye; the servers leave when every trainer has."""
         with contextlib.redirect_stdout(None):
             dist_context.exit_client()
-
-
-def _prepare(folder: Path, host: int, graph_name: str) -> str:
-    """Set up this process's view of its part; returns the path of the DGL configuration."""
-    manifest = PartitionManifest.load(folder)
-    join(Host(folder, manifest, IdSpace(manifest), host))
-    _name_shared_memory(graph_name)
-    config = json.loads((folder / "graph.json").read_text())
-    config["graph_name"] = graph_name
-    for part in range(manifest.hosts):
-        files = config[f"part-{part}"]
-        config[f"part-{part}"] = {name: str((folder / path).resolve()) for name, path in files.items()}
-    path = Path(tempfile.mkdtemp(prefix=graph_name)) / "graph.json"
-    path.write_text(json.dumps(config))
-    return str(path)
-
-
-def _name_shared_memory(graph_name: str) -> None:
-    """Put the job into the names of feature segments, which in dgl 1.1.3 carry only type and
-    feature: two jobs on one host would read each other's. Empty tables get ordinary memory,
-    since a segment of no bytes cannot be mapped."""
-    original = kvstore.empty_shared_mem
-
-    def named(name: str, is_create: bool, shape: Any, dtype: str) -> Any:
-        if 0 in tuple(shape):
-            return dgl.ndarray.empty(tuple(shape), dtype)
-        return original(f"{graph_name}-{name}", is_create, shape, dtype)
-
-    kvstore.empty_shared_mem = named
-
-
-def serve(folder: Path, host: int, graph_name: str, *, ready: Callable[[], None]) -> None:
-    """Be a graph server until all trainers have said goodbye. DGL's variables are in os.environ."""
-    os.environ["DGL_CONF_PATH"] = _prepare(folder, host, graph_name)
-    original = rpc.wait_for_senders
-
-    def announce(*args: Any, **options: Any) -> None:
-        shutil.rmtree(Path(os.environ["DGL_CONF_PATH"]).parent)
-        ready()
-        original(*args, **options)
-
-    rpc.wait_for_senders = announce
-    dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
-
-
-def start_client(folder: Path, host: int, graph_name: str) -> None:
-    """Connect this trainer to the servers; must come before torch.distributed starts."""
-    os.environ["DGL_CONF_PATH"] = _prepare(folder, host, graph_name)
-    dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
-    shutil.rmtree(Path(os.environ["DGL_CONF_PATH"]).parent)

@@ -68,7 +68,7 @@ def _note_request(_signal: int, _frame: object) -> None:
 
 
 def _serve() -> None:
-    from pipeline.graph import serve
+    from pipeline.dgl_processes import serve
 
     ready = Path(os.environ["LMGNN_READY_FILE"])
     serve(
@@ -86,9 +86,10 @@ def _train() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # before DeepSpeed is imported, which else warns
 
     from pipeline.config import TrainPlan
+    from pipeline.dgl_processes import start_client
     from pipeline.engine import start_collectives
     from pipeline.events import RunRecord
-    from pipeline.graph import Graph, start_client
+    from pipeline.graph import Graph
     from pipeline.job import run_job
     from pipeline.loop import Asked
     from pipeline.model import LMGNN, learnable_types

@@ -18,9 +18,10 @@ from pipeline.aging import first_state, lifetimes
 from pipeline.batch import Batch
 from pipeline.cache import EmbeddingCache
 from pipeline.config import TrainPlan
+from pipeline.dgl_processes import start_client
 from pipeline.engine import start_collectives
 from pipeline.fresh import FreshNodes
-from pipeline.graph import Graph, start_client
+from pipeline.graph import Graph
 from pipeline.hashing import hash_ids, key_of
 from pipeline.texttable import TextTable
 

@@ -11,8 +11,9 @@ import torch
 
 from pipeline.batch import Batch, ClassTargets
 from pipeline.config import TrainPlan
+from pipeline.dgl_processes import start_client
 from pipeline.engine import start_collectives
-from pipeline.graph import Graph, start_client
+from pipeline.graph import Graph
 from pipeline.known_labels import KnownLabels
 from pipeline.targets import read_labelled_links, read_labelled_nodes
 

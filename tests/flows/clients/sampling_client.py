@@ -11,7 +11,8 @@ import torch
 
 from pipeline.batch import Layer
 from pipeline.config import TrainPlan
-from pipeline.graph import Graph, start_client
+from pipeline.dgl_processes import start_client
+from pipeline.graph import Graph
 from pipeline.sampling import LinkBatches, Sampler, excluded_edges, expand, sampler_of
 from pipeline.targets import read_links
 
