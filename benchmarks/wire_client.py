@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from uniform import dealt_out
 
-import pipeline.events
 import pipeline.dgl_processes
+import pipeline.events
 import pipeline.job
 from pipeline.exchange import Exchange
 from pipeline.loop import run_stage

@@ -9,16 +9,22 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dgl
-from dgl.distributed import kvstore, rpc
+from dgl.distributed import kvstore, rpc, rpc_server
 
 from partition.manifest import PartitionManifest
 from pipeline.ids import IdSpace
 from pipeline.requests import Host, join
+
+_LISTENS_AFTER_S = 0.3
+"""A client asks servers to connect back and listens right after that. DGL's server gives it 3 s for it, at
+every start; one that comes too early only tries again."""
 
 
 def _prepare(folder: Path, host: int, graph_name: str) -> str:
@@ -61,6 +67,7 @@ def serve(folder: Path, host: int, graph_name: str, *, ready: Callable[[], None]
         original(*args, **options)
 
     rpc.wait_for_senders = announce
+    rpc_server.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, _LISTENS_AFTER_S)))
     dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
 
 
