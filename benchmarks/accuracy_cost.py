@@ -70,6 +70,7 @@ class Setting:
 TRAINED = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=1e-4")
 SAMPLER = ("model.sampler=labor",)
 BOUND = ("cache.mode=bounded", "cache.max_age=16")
+LEAN = ("stages.joint.train_nodes=16", "stages.joint.lm_rate=1e-4")
 OLDER = ("cache.mode=bounded", "cache.max_age=64", "cache.refresh=0.02")
 LABOR = (*TRAINED, *SAMPLER, *BOUND)
 HALF = ("tasks.TASK.negative_mix={ anywhere = 0.5, part = 0.5 }", "tasks.TASK.log_q=true")
@@ -84,13 +85,15 @@ SETTINGS = (
     Setting("bounded", (*TRAINED, *BOUND), seeds=1),
     Setting("labor", (*TRAINED, *SAMPLER, "cache.mode=unbounded"), seeds=1),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
+    Setting("lean_longer", (*LEAN, *SAMPLER, *OLDER), HALF, targets=4.0),
+    Setting("frozen_longer", ("stages.joint.kind=gnn_warm",), targets=4.0),
     Setting("paper_longer", (*TRAINED, "cache.mode=unbounded"), targets=4.0),
 )
 """`older` is `recommended` with embeddings of up to 64 steps; `frozen` trains the graph encoder alone, so
 what it reaches is not the language model's doing; `tight` takes targets and all negatives from two clusters;
-`bounded` and `labor` are `paper` with one of the two knobs of `recommended` each; `longer` and
-`paper_longer` are `recommended` and `paper` with four times the targets, `paper_longer` so that it spends the
-LM tokens of `recommended`."""
+`bounded` and `labor` are `paper` with one of the two knobs of `recommended` each; those
+that end in `longer` take four times the targets: of `recommended`, `paper`, `frozen`, and `lean`, which is
+`older` with gradients for half as many texts, so that a target costs what `paper`'s does."""
 
 
 def main() -> int:
