@@ -22,8 +22,9 @@ def parser() -> argparse.ArgumentParser:
         "build",
         help="cut a graph, or find it cut already",
         description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
-        epilog="What the store has of the graph is reused: cut, clusters, tokens, files (docs/formats.md). "
-        "Example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store s3://bucket/store",
+        epilog="What the store has of the graph is reused: cut, clusters, tokens, files "
+        "(docs/partition-format.md). Example: "
+        "lmgnn partition build data/debian --hosts 2 --trainers 2 --store s3://bucket/store",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
