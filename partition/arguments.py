@@ -73,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("verify", help="check every file of a partition against its checksum")
     check.add_argument("path", metavar="PATH", help="folder or URL of a partition")
+    check.add_argument(
+        "--deep",
+        action="store_true",
+        help="check as well that what the files hold fits together: nodes, edges, halos, features, texts, "
+        "targets",
+    )
     check.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     check.set_defaults(command="verify")
 
