@@ -19,7 +19,7 @@ from partition import remote
 from partition.arguments import parser
 from partition.build import BuildOptions, find_or_build
 from partition.collect import Limits, collect_local, collect_remote
-from partition.errors import LMGNNError
+from partition.errors import LMGNNError, UsageError
 from partition.manifest import SPLITS, PartitionManifest
 from partition.objects import Objects
 from partition.paths import cache_folder, is_url, split_url, store_folder
@@ -161,16 +161,24 @@ def _manifest(path: str) -> PartitionManifest:
 
 def _verify(arguments: argparse.Namespace) -> int:
     if is_url(arguments.path):
+        if arguments.deep:
+            raise UsageError("--deep needs a partition on this machine", hint="pull it first")
         store, part_id = split_url(arguments.path)
         manifest = remote.verify(Objects(store, say=_say), part_id)
     else:
         manifest = verify(arguments.path)
+    if arguments.deep:
+        # Imported here: DGL takes seconds, and checksums need none of them.
+        from partition.check import check_structure
+
+        check_structure(Path(arguments.path), manifest)
     if arguments.json:
         _out(
             json.dumps({"id": manifest.id, "path": arguments.path, "files": len(manifest.files), "ok": True})
         )
     else:
-        _out(f"partition {manifest.id}: all {len(manifest.files)} files are as written")
+        fit = " and fit together" if arguments.deep else ""
+        _out(f"partition {manifest.id}: all {len(manifest.files)} files are as written{fit}")
     return 0
 
 

@@ -22,8 +22,9 @@ def parser() -> argparse.ArgumentParser:
         "build",
         help="cut a graph, or find it cut already",
         description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
-        epilog="What the store has of the graph is reused: cut, clusters, tokens, files (docs/formats.md). "
-        "Example: lmgnn partition build data/debian --hosts 2 --trainers 2 --store s3://bucket/store",
+        epilog="What the store has of the graph is reused: cut, clusters, tokens, files "
+        "(docs/partition-format.md). Example: "
+        "lmgnn partition build data/debian --hosts 2 --trainers 2 --store s3://bucket/store",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
@@ -72,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("verify", help="check every file of a partition against its checksum")
     check.add_argument("path", metavar="PATH", help="folder or URL of a partition")
+    check.add_argument(
+        "--deep",
+        action="store_true",
+        help="check as well that what the files hold fits together: nodes, edges, halos, features, texts, "
+        "targets",
+    )
     check.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     check.set_defaults(command="verify")
 

@@ -15,6 +15,7 @@ from dgl.distributed import load_partition
 from partition_graphs import expected_tokens
 
 from partition.build import BuildOptions, build
+from partition.check import check_structure
 from partition.manifest import PartitionManifest
 from partition.reader import graph_config, open_tokens, read_edge_targets, read_ids, read_node_targets
 from partition.store import verify
@@ -100,7 +101,7 @@ class Parts:
 
 def check_parts(parts: Parts, *, keep_eval_edges: bool = False) -> None:
     """Whatever the tables hold is in the parts exactly once and unchanged."""
-    verify(parts.path)
+    check_structure(parts.path, verify(parts.path))
     _check_nodes(parts)
     _check_tokens(parts)
     _check_edges(parts, keep_eval_edges=keep_eval_edges)
