@@ -32,6 +32,7 @@ def _prepare(folder: Path, host: int, graph_name: str) -> str:
     manifest = PartitionManifest.load(folder)
     join(Host(folder, manifest, IdSpace(manifest), host))
     _name_shared_memory(graph_name)
+    rpc.register_sig_handler = lambda: None  # DGL's ends the process at SIGTERM, instead of worker.py's
     config = json.loads((folder / "graph.json").read_text())
     config["graph_name"] = graph_name
     for part in range(manifest.hosts):
