@@ -286,6 +286,8 @@ def _stop(options: argparse.Namespace, _: list[str]) -> int:
     path = runs.find(options.run)
     stopped = status.stop(path, now=options.now)
     sys.stdout.write(f"{path} {'stopped' if stopped else 'was not running'}\n")
+    if (job := runs.slurm_job(path)) and not stopped:
+        sys.stderr.write(f"Slurm may still start it, as job {job}: `scancel {job}`\n")
     return 0
 
 

@@ -108,9 +108,11 @@ class Child:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
         return ""
 
-    def kernel_out_of_memory(self) -> bool:
-        """Whether the kernel has ended processes of this host for lack of memory since this one's start."""
-        return kernel_memory_kills() > self._memory_kills
+    def kernel_out_of_memory(self) -> bool | None:
+        """Whether the kernel has ended processes of this host for lack of memory since this one's start; None
+        where it does not tell."""
+        before, now = self._memory_kills, kernel_memory_kills()
+        return None if before is None or now is None else now > before
 
     def measure(self) -> tuple[int, int]:
         """(private, shared) resident bytes of the process and what it started; updates the other two."""

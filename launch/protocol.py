@@ -68,8 +68,8 @@ class Report:
     peak_bytes: int = 0
     """exit: highest resident size of the process and its children; alive: of the host's processes
     together, pages that they share counted once."""
-    kernel_out_of_memory: bool = False
-    """exit: whether the host's kernel has ended processes for lack of memory since its start."""
+    kernel_out_of_memory: bool | None = None
+    """exit: whether its host's kernel has ended processes for lack of memory meanwhile; None: unknown."""
     suspended: tuple[str, ...] = ()
     """alive: processes that a signal has stopped, such as SIGSTOP, without ending them."""
     beat: Mapping[str, Any] = field(default_factory=dict)

@@ -21,12 +21,13 @@ _OUT_OF_MEMORY = re.compile(
 
 
 def reading_of(
-    returncode: int, *, tail: str = "", peak_bytes: int = 0, kernel_out_of_memory: bool = False
+    returncode: int, *, tail: str = "", peak_bytes: int = 0, kernel_out_of_memory: bool | None = None
 ) -> str:
     """What a return code (subprocess's) means.
 
     `tail` is the end of the log, `peak_bytes` the most that the process held, `kernel_out_of_memory`
-    whether the kernel has ended processes of that host for lack of memory meanwhile.
+    whether the kernel has ended processes of that host for lack of memory meanwhile, None where it
+    does not tell.
     """
     held = f"; it held {peak_bytes / 2**30:.1f} GiB at most" if peak_bytes else ""
     if returncode < 0:
@@ -35,6 +36,8 @@ def reading_of(
         reading = _READINGS.get(number)  # type: ignore[call-overload]
         if number == signal.SIGKILL and kernel_out_of_memory:
             reading = f"killed by the kernel because memory ran out{held}: {_ADVICE}"
+        elif number == signal.SIGKILL and kernel_out_of_memory is False:
+            reading = f"killed by someone or by a batch system; the kernel knows of no lack of memory{held}"
         elif number == signal.SIGKILL:
             reading = f"killed, most likely because memory ran out{held}: {_ADVICE}, or someone killed it"
         elif _OUT_OF_MEMORY.search(tail):
@@ -47,11 +50,11 @@ def reading_of(
     return f"exit code {returncode}"
 
 
-def kernel_memory_kills() -> int:
+def kernel_memory_kills() -> int | None:
     """How many processes this host's kernel has ended for lack of memory, also by a control group's limit;
-    0 where it does not tell."""
+    None where it does not tell."""
     try:
         counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    except OSError:
-        return 0
-    return int(counters.get("oom_kill", 0))
+        return int(counters["oom_kill"])
+    except (OSError, KeyError):
+        return None

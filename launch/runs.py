@@ -38,6 +38,10 @@ _PATH_KEYS = ("graph.path", "graph.builder", "partition.store")
 _VERSIONS_OF = ("lm-gnn", "torch", "dgl", "deepspeed", "transformers", "numpy", "pyarrow")
 
 
+SLURM_JOB_FILE = "slurm.job"
+"""Of a run that was submitted: the job's number."""
+
+
 def home() -> Path:
     """The checkout, or the current folder when there is none."""
     return CODE if (CODE / "pyproject.toml").exists() else Path.cwd()
@@ -138,7 +142,7 @@ def create(
     }
     write_atomically(path / "plan.json", plan.to_json() + "\n")
     write_atomically(path / "run.json", json.dumps(record, indent=1) + "\n")
-    _point_latest(path)
+    point_latest(path)
     return RunFolder(path, run_id, 0, lock)
 
 
@@ -162,14 +166,14 @@ def reopen(path: Path, plan: TrainPlan, *, hosts: int, trainers_per_host: int) -
                 hint="its checkpoints fit the same numbers only",
             )
     (path / "outcome.json").unlink(missing_ok=True)
-    _point_latest(path)
+    point_latest(path)
     return RunFolder(path, record["id"], attempts, lock)
 
 
 def find(name: str) -> Path:
     """A run folder by path, by its name under runs/, or `latest`; UsageError when there is none."""
     for path in (Path(name), home() / "runs" / name):
-        if (path / "run.json").is_file():
+        if (path / "run.json").is_file() or (path / SLURM_JOB_FILE).is_file():
             return path.resolve()
     raise UsageError(f"no run {name!r}", hint=f"runs are in {home() / 'runs'}")
 
@@ -182,6 +186,14 @@ def run_dir(text: str) -> Path:
         if text == "latest":
             raise
         return Path(text).absolute()
+
+
+def slurm_job(path: Path) -> str:
+    """The number under which a run was submitted to Slurm last; empty if it never was."""
+    try:
+        return (path / SLURM_JOB_FILE).read_text().strip()
+    except OSError:
+        return ""
 
 
 def is_alive(path: Path) -> bool:
@@ -229,6 +241,8 @@ def command_to_go_on(command: str, path: Path) -> str:
             next(words, None)
         elif not word.startswith(("--run-dir=", "--resume=")):
             kept.append(word)
+    if slurm_job(path) and "run" in kept:  # typed on a login node, `run` would work there
+        kept[kept.index("run")] = "submit"
     return shlex.join([*kept, "--run-dir", str(path)])
 
 
@@ -257,7 +271,7 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _point_latest(path: Path) -> None:
+def point_latest(path: Path) -> None:
     """runs/latest -> the run, replaced in one step; only runs under runs/ get it."""
     if path.parent != home() / "runs":
         return

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch import runs
+from launch.outcome import write_atomically
 from partition.errors import PreflightError, UsageError
 from pipeline.config import load_plan
 
@@ -24,7 +25,7 @@ REQUEUES = 20
 """How often a job queues itself again in all; every time it goes on where it was."""
 FAILURES = 3
 """How often in a row it does so after a failure: `--max-restarts` has been spent each time."""
-PATHS = ("--partition", "--hostfile", "--ssh-config")
+PATHS = ("--partition", "--ssh-config")
 OWN_VALUES = ("--config", "--nodes", "--run-dir", "--name", "--sbatch", "--set", *PATHS)
 """Options of submit that are not handed to `lmgnn run` as they are."""
 CORES = ("--exclusive", "--cpus-per-task", "-c", "--cpus-per-gpu")
@@ -39,6 +40,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Write and submit the script; --dry-run prints it. Exit code 0; UsageError, PreflightError."""
+    if options.hostfile or options.backend not in ("", "slurm"):
+        flag = "--hostfile" if options.hostfile else f"--backend {options.backend}"
+        raise UsageError(f"{flag}: Slurm chooses the hosts of a submitted job", hint=f"leave {flag} out")
     config = Path(options.config).absolute()
     plan = load_plan(config, options.overrides)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -74,7 +78,11 @@ def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     run.mkdir(parents=True, exist_ok=True)
     path = run / "job.sbatch"
     path.write_text(script)
-    sys.stdout.write(f"job {_sbatch(path)}, run {run}\n")
+    job = _sbatch(path)
+    write_atomically(run / runs.SLURM_JOB_FILE, job + "\n")
+    runs.point_latest(run)
+    sys.stdout.write(f"job {job}, run {run}\n")
+    sys.stderr.write(f"log: {run}/slurm-{job}.log; `lmgnn status {run}`; `scancel {job}` ends it\n")
     return 0
 
 

@@ -40,6 +40,7 @@ def read_status(path: Path) -> dict[str, Any]:
         "step": beat.get("step", 0),
         "attempt": state.get("attempt", 0),
         "outcome": {} if alive else _read(path / "outcome.json"),
+        "slurm_job": runs.slurm_job(path),
         "processes": [*processes, *(row for row in steps if row["alive"] or row["returncode"])],
     }
 
@@ -58,8 +59,12 @@ def show_status(status: dict[str, Any], console: Console) -> None:
         verdict = f"running, attempt {status['attempt']}"
     elif outcome:
         verdict = f"{class_of(outcome['exit_code'])}: {outcome['message']} ({outcome['seconds']:.0f} s)"
+    elif status["slurm_job"]:
+        verdict = "not started yet"
     else:
         verdict = "ended without an outcome: its supervisor was killed"
+    if status["slurm_job"] and not status["running"]:
+        verdict += f"; submitted as Slurm job {status['slurm_job']} (`squeue --jobs {status['slurm_job']}`)"
     rows = []
     for row in status["processes"]:
         beat = row["beat"]

@@ -146,7 +146,7 @@ class Supervisor:
         return all(link.lost or link.host in self._stopped for link in self._links)
 
     def _ended(self, names: Sequence[str]) -> bool:
-        return all(self._watched[n].state in ("done", "failed") for n in names)
+        return all(self._watched[n].state in ("done", "failed", "stopped") for n in names)
 
     def _start(self, specs: Sequence[ProcessSpec]) -> None:
         for spec in specs:
@@ -278,7 +278,8 @@ class Supervisor:
         elif report.kind == "line":
             self._show(spec, report)
         elif report.kind == "exit":
-            watched.state = "failed" if report.code else "done"
+            ended = "stopped" if self._over or self._interrupts.count else "failed"
+            watched.state = ended if report.code else "done"
             watched.returncode = shell_code(report.code)
             watched.peak_bytes, watched.seconds = report.peak_bytes, report.seconds
             if report.code and not self._over and not self._interrupts.count:

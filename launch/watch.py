@@ -67,7 +67,7 @@ class Watched:
 
     spec: ProcessSpec
     state: str = "starting"
-    """starting, running, ready, done or failed."""
+    """starting, running, ready, done, failed, or stopped (by the launcher)."""
     pid: int = 0
     """As its host numbers it."""
     returncode: int | None = None

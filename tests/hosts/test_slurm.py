@@ -63,7 +63,7 @@ def test_a_cancelled_job_stays_cancelled(queue: Queue) -> None:
     queue.on_head("scancel", job)
     wait_for(lambda: "ended with 143" in (run / f"slurm-{job}.log").read_text(), seconds=60)
     wait_for(lambda: queue.state(job) == "CANCELLED", seconds=60)
-    assert "not queued again: Slurm ends the job" in (run / f"slurm-{job}.log").read_text()
+    assert "not queued again by this script: Slurm has the job" in (run / f"slurm-{job}.log").read_text()
 
 
 def test_a_node_that_is_told_to_end_lets_all_trainers_save(queue: Queue) -> None:

@@ -245,7 +245,7 @@ def test_return_codes_have_a_class_a_shell_code_and_words(
     ],
 )
 def test_a_lack_of_memory_is_told_with_what_the_process_held(
-    returncode: int, tail: str, kernel: bool, words: str
+    returncode: int, tail: str, kernel: bool | None, words: str
 ) -> None:
     told = reading_of(returncode, tail=tail, peak_bytes=3 << 30, kernel_out_of_memory=kernel)
     assert words in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import main
+from launch.runs import command_to_go_on
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -45,17 +47,45 @@ def test_relative_paths_are_those_of_whoever_submits(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    flags = ["--partition", "part", "--hostfile=hosts", "--ssh-config", "conf", "--run-dir", "run"]
+    flags = ["--partition", "part", "--ssh-config=conf", "--run-dir", "run"]
     command = next(line for line in script_of(capsys, *flags).splitlines() if line.endswith(" &"))
     words = shlex.split(command)
     for flag, name in (
         ("--partition", "part"),
-        ("--hostfile", "hosts"),
         ("--ssh-config", "conf"),
         ("--run-dir", "run"),
     ):
         assert words[words.index(flag) + 1] == str(tmp_path / name)
-    assert not {"part", "conf", "--hostfile=hosts"} & set(words)
+    assert not {"part", "--ssh-config=conf"} & set(words)
+
+
+@pytest.mark.parametrize("flags", [["--hostfile", "hosts"], ["--backend", "k8s"], ["--backend=ssh"]])
+def test_other_hosts_than_slurms_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(ROOT / "examples" / "smoke.toml")
+    assert main(["submit", "--dry-run", "--config", config, *flags]) == 2
+    assert "Slurm chooses the hosts" in capsys.readouterr().err
+
+
+def test_a_submitted_run_is_known_before_it_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\necho 17\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    config, run = str(ROOT / "examples" / "smoke.toml"), tmp_path / "run"
+    assert main(["submit", "--config", config, "--run-dir", str(run)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"job 17, run {run}\n"
+    assert f"{run}/slurm-17.log" in said.err
+    assert main(["status", str(run), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["slurm_job"], status["running"], status["step"]) == ("17", False, 0)
+    assert main(["stop", str(run)]) == 0
+    assert "scancel 17" in capsys.readouterr().err
+    shown = command_to_go_on("launch/run.sh run --config my.toml --nodes 2 --run-dir old", run)
+    assert shown == f"launch/run.sh submit --config my.toml --nodes 2 --run-dir {run}"
 
 
 def test_a_shortened_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
