@@ -137,6 +137,8 @@ def partition_arguments(plan: TrainPlan, cluster: ClusterSpec) -> tuple[str, ...
     arguments += ["--memory", cut.memory] if cut.memory else []
     arguments += ["--even"] if cut.even else []
     arguments += ["--keep-eval-edges"] if cut.keep_eval_edges else []
+    if cut.bad_rows != "fail":
+        arguments += ["--bad-rows", cut.bad_rows, "--bad-rows-cap", str(cut.bad_rows_cap)]
     arguments += ["--reverse" if cut.reverse else "--no-reverse"]
     for relation in plan.graph.relations:
         arguments += ["--relations", relation]

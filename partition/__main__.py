@@ -24,6 +24,7 @@ from partition.manifest import SPLITS, PartitionManifest
 from partition.objects import Objects
 from partition.paths import cache_folder, is_url, split_url, store_folder
 from partition.pull import pull
+from partition.quarantine import quarantine_lines
 from partition.store import finished, verify
 from partition.tokens import check_trainable
 
@@ -147,6 +148,8 @@ def _show(arguments: argparse.Namespace) -> int:
         kind = f" (turns round {relation.reverse})" if relation.is_reverse else _targets(relation.targets)
         ends = f"{relation.source} -> {relation.destination}"
         _out(f"relation {relation.name}: {ends}, {relation.count:,} edges{kind}")
+    for line in quarantine_lines(manifest.stats.get("quarantine", {})):
+        _out(f"quarantine {line}")
     for name, count in manifest.stats["leaks"].items():
         _out(f"warning: {count:,} validation or test edges of {name} are also edges that messages may use")
     return 0

@@ -8,6 +8,7 @@ from dataclasses import fields
 from partition.build import BuildOptions
 from partition.methods import AUTO, METHODS
 from partition.paths import cache_folder
+from partition.quarantine import POLICIES
 from partition.remote import UNFINISHED_S
 
 
@@ -174,6 +175,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=defaults["reverse"],
         help="store relations turned round as well",
+    )
+    parser.add_argument(
+        "--bad-rows",
+        default=defaults["bad_rows"],
+        choices=POLICIES,
+        help="stop at a wrong row, or leave it out of the graph and keep it in the partition's quarantine/",
+    )
+    parser.add_argument(
+        "--bad-rows-cap",
+        type=float,
+        default=defaults["bad_rows_cap"],
+        metavar="SHARE",
+        help="with quarantine: share of a table's rows that may be left out; one row always may",
     )
     parser.add_argument(
         "--relations", action="append", default=[], metavar="NAME", help="load this relation only; repeat it"

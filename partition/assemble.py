@@ -19,6 +19,7 @@ from partition.earlier import Earlier
 from partition.errors import DataError
 from partition.keys import content_keys
 from partition.manifest import PartitionManifest
+from partition.quarantine import Quarantine, cap_of, quarantine_stats
 from partition.retoken import Tokenized, Tokenizer, tokenize_all
 from partition.reuse import Inherited, inherit
 from partition.schema import GraphSchema
@@ -57,6 +58,8 @@ class Assembled:
     """Partition with the same assignment, whose files may be linked."""
     moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
     """Type -> (id in the parent, id here), int64, by id here; empty without a parent or where ids are its."""
+    quarantine: Mapping[str, Quarantine]
+    """Table -> the rows that are not in the graph."""
 
 
 def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say) -> Assembled:
@@ -75,15 +78,18 @@ def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: S
         reverse=request.options["reverse"],
     )
     times = {f"tokens of {name}": text.seconds for name, text in texts.items()}
+    quarantine = sought.tables.quarantine
     stats = {**stored.graph_stats(graph, sought.tables), "methods": [asdict(choice) for choice in choices]}
+    if cap_of(request.options) is not None:
+        stats["quarantine"] = quarantine_stats(quarantine)
     manifest = _manifest(request, sought, graph, inherited, stats, {**times, "cut": seconds})
     if inherited is None:
-        return Assembled(manifest, graph, hashes, None, {})
+        return Assembled(manifest, graph, hashes, None, {}, quarantine)
     for line in drift_lines(manifest.reuse, manifest.stats):
         say(f"  {line}")
     if inherited.how == "kept":
-        return Assembled(manifest, graph, hashes, inherited.parent, {})
-    return Assembled(manifest, graph, hashes, None, _moved(inherited, numbering))
+        return Assembled(manifest, graph, hashes, inherited.parent, {}, quarantine)
+    return Assembled(manifest, graph, hashes, None, _moved(inherited, numbering), quarantine)
 
 
 def _numbered(
@@ -113,7 +119,7 @@ def _sought(
     request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say
 ) -> tuple[Sought, Mapping[str, Tokenized]]:
     options = request.options
-    loaded = load_tables(request.schema, request.files)
+    loaded = load_tables(request.schema, request.files, cap=cap_of(options))
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
     edges = tuple(

@@ -30,6 +30,7 @@ from partition.moved import write_moved
 from partition.objects import Objects
 from partition.paths import cache_folder, is_url, store_folder
 from partition.pull import pull
+from partition.quarantine import CAP, FAIL, cap_of, check_policy, quarantine_lines, write_quarantine
 from partition.retoken import write_text_hashes
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFolder, locked, publish, reading, writing
@@ -66,9 +67,14 @@ class BuildOptions:
     """Hub name, folder or package:NAME/FOLDER of a model; empty = leave the texts out."""
     max_length: int = 64
     """Tokens kept of a text, special ones included."""
+    bad_rows: str = FAIL
+    """fail: a wrong row ends the build; quarantine: it is left out of the graph and kept beside it."""
+    bad_rows_cap: float = CAP
+    """Share of a table's rows that quarantine may leave out (one row always); more end the build."""
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        check_policy(self.bad_rows, self.bad_rows_cap)
         limits = (("hosts", 1), ("trainers", 1), ("cluster_size", 2), ("max_length", 3), ("seed", 0))
         for name, least in limits:
             if getattr(self, name) < least:
@@ -128,6 +134,7 @@ def _find_or_build(request: Request, root: Path, say: Say, *, reuse: bool) -> Bu
         if not reuse and PartitionManifest.load(path).parent:
             return _find_or_build(_afresh(request, say), root, say, reuse=False)
         say(f"partition {request.id} found in {root}")
+        _say_left_out(PartitionManifest.load(path), say)
         stamp(path)
         return BuildResult(request.id, path, found=True)
     with writing(root):
@@ -178,6 +185,9 @@ def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> Reque
     say(f"reading {sum(len(group) for group in files.values())} tables of {schema.name}")
     inputs = {file.name: file.sha256() for group in files.values() for file in group}
     chosen = {**asdict(options), "relations": [edge.name for edge in schema.edges]}
+    if cap_of(chosen) is None:
+        # A cap of nothing makes no difference, and partitions from before there was one are found.
+        del chosen["bad_rows"], chosen["bad_rows_cap"]
     identity = {
         "schema": schema.to_dict(),
         "inputs": inputs,
@@ -222,10 +232,17 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
         write_parts(draft, manifest, made.graph)
         write_text_hashes(draft, manifest, made.graph.numbering, made.text_hashes)
         write_moved(draft, manifest, made.moved)
+        write_quarantine(draft, made.quarantine)
         stores.seal(draft, manifest, linked=linked)
         publish(draft, root / request.id)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     say(f"partition {request.id} is ready in {root}")
+    _say_left_out(manifest, say)
     return BuildResult(request.id, root / request.id, found=False)
+
+
+def _say_left_out(manifest: PartitionManifest, say: Say) -> None:
+    for line in quarantine_lines(manifest.stats.get("quarantine", {})):
+        say(f"  {line}")

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from partition.columns import Rows, read_features, read_ids, read_labels, read_splits, read_texts
+from partition.columns import read_features, read_ids, read_labels, read_splits, read_texts
 from partition.errors import DataError
 from partition.guess_files import FoundTable
 from partition.guess_look import Column
 from partition.manifest import SPLITS
+from partition.rows import Rows
 
 COMMON_IDS = ("id", "key", "code", "name", "uuid", "guid", "uri", "url", "doi", "slug", "index")
 """Names of id columns that do not tell whose ids they are."""

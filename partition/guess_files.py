@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from partition.columns import Rows
 from partition.errors import DataError, UsageError
 from partition.guess_look import Column, look_at
-from partition.lines import lines_of, no_line
+from partition.lines import lines_of, no_lines
+from partition.rows import RowFile, Rows
 from partition.storage import InputFile, InputFolder, reading
 from partition.tables import IMPORTERS
 
@@ -65,9 +65,9 @@ class FoundTable:
 
     def read(self, *columns: str) -> Rows:
         """All rows of some columns as a build reads them; DataError names the file."""
-        tables = [(file.name, _read(file, columns, limit=0)) for file in self.files]
-        line_of = lines_of(self.files) if self.loose else no_line
-        return Rows(f"table {self.name}", tuple(tables), loose=self.loose, line_of=line_of)
+        tables = [RowFile(file.name, _read(file, columns, limit=0)) for file in self.files]
+        lines = lines_of(self.files) if self.loose else no_lines
+        return Rows(f"table {self.name}", tuple(tables), loose=self.loose, lines_of=lines)
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ def _look(files: Sequence[InputFile]) -> tuple[Column, ...]:
     tables, left = [], SAMPLE_ROWS
     for file in files:
         if left > 0:
-            tables.append((file.name, _read(file, None, limit=left)))
-            left -= tables[-1][1].num_rows
+            tables.append(RowFile(file.name, _read(file, None, limit=left)))
+            left -= tables[-1].table.num_rows
     rows = Rows("", tuple(tables), loose=files[0].path.endswith(".csv"))
-    return tuple(look_at(rows, name) for name in tables[0][1].column_names)
+    return tuple(look_at(rows, name) for name in tables[0].table.column_names)
 
 
 def _read(file: InputFile, columns: Sequence[str] | None, *, limit: int) -> pa.Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from partition.columns import Rows
+from partition.rows import Rows
 
 
 @dataclass(frozen=True)

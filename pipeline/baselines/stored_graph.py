@@ -17,6 +17,7 @@ import torch
 
 from partition.errors import StoreError
 from partition.manifest import SPLITS, NodeTypeInfo, PartitionManifest, RelationInfo
+from partition.quarantine import cap_of
 from partition.reader import read_edge_targets, read_ids, read_node_targets
 from pipeline.candidates import countable, eval_candidates
 from pipeline.config import TaskPlan, TrainPlan
@@ -69,7 +70,7 @@ class StoredGraph:
     def __init__(self, plan: TrainPlan, partition: Path) -> None:
         self._folder = partition
         self._manifest = PartitionManifest.load(partition)
-        self._tables = load_graph_tables(plan)
+        self._tables = load_graph_tables(plan, cap=cap_of(self._manifest.options))
         sizes = [len(table.ids) for table in self._tables.nodes.values()]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         self._first = dict(zip(self._tables.nodes, starts.tolist(), strict=False))

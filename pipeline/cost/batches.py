@@ -159,6 +159,8 @@ def built_partition(plan: TrainPlan, plan_folder: Path) -> Path:
         relations=plan.graph.relations,
         tokenizer=plan.model.lm,
         max_length=plan.model.max_length,
+        bad_rows=cut.bad_rows,
+        bad_rows_cap=cut.bad_rows_cap,
     )
     store = cut.store
     if not is_url(store):

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError:
         raise UsageError(f"{options.plan}: no such plan", hint="name the plan.json of a run") from None
     check_against(plan, PartitionManifest.load(options.partition))
-    leaks = find_leaks(load_graph_tables(plan), plan)
+    leaks = find_leaks(load_graph_tables(plan, cap=plan.partition.most_bad_rows), plan)
     found = [asdict(leak) for leak in leaks]
     write_whole(options.output, json.dumps(found, indent=1) + "\n", sync=False)
     if options.json:

@@ -32,7 +32,9 @@ def node_texts(graph: str, wanted: Mapping[str, Collection[str]]) -> Texts:
     )
     schema = replace(schema, nodes=nodes, edges=())
     found: dict[tuple[str, str], str] = {}
-    for name, table in load_tables(schema, table_files(schema, folder)).nodes.items():
+    # The build has judged the rows; here one that is wrong takes no other's text away.
+    tables = load_tables(schema, table_files(schema, folder), cap=1.0)
+    for name, table in tables.nodes.items():
         ids = pc.cast(table.ids, pa.large_string())
         chosen = pc.is_in(ids, value_set=pa.array(sorted(wanted[name]), pa.large_string()))
         if table.texts is not None:

@@ -21,6 +21,7 @@ from partition.build import GRAPH_FILE
 from partition.errors import UsageError
 from partition.guess_copies import old_copies, require_copies
 from partition.manifest import PartitionManifest
+from partition.quarantine import quarantine_lines, quarantine_stats
 from partition.storage import InputFolder
 from partition.tables import GraphTables, load_tables, table_files
 from pipeline.config import StagePlan, TaskPlan, TrainPlan, load_plan
@@ -58,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         schema = schema.select(plan.graph.relations)
         schema.check_names(reverse=plan.partition.reverse)
     require_copies(schema, folder)
-    tables = load_tables(schema, table_files(schema, folder))
+    cap = plan.partition.most_bad_rows if plan is not None else None
+    tables = load_tables(schema, table_files(schema, folder), cap=cap)
     facts = graph_facts(tables, name=schema.name)
-    facts = replace(facts, warnings=(*facts.warnings, *old_copies(schema, folder)))
+    odd = (*quarantine_lines(quarantine_stats(tables.quarantine)), *old_copies(schema, folder))
+    facts = replace(facts, warnings=(*facts.warnings, *odd))
     uses: list[Use] = []
     if plan is not None:
         manifest = as_manifest(tables, schema, reverse=plan.partition.reverse)

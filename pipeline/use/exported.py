@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from partition.columns import Rows
 from partition.errors import DataError, StoreError, UsageError
 from partition.lines import csv_line, place
+from partition.rows import RowFile, Rows
 from partition.storage import reading, writing
 from partition.tables import IMPORTERS
 from pipeline.config import ModelPlan, TaskPlan, TrainPlan
@@ -194,10 +194,9 @@ class _Slice(Rows):
     first: int = 0
     """Rows of the file before these."""
 
-    def fail(self, row: int, column: str, problem: str, *, hint: str = "") -> NoReturn:
-        name, row = self.files[0][0], self.first + row
-        where = f"{name}, {place(row, _line(name, row))}, column {column!r}"
-        raise DataError(f"{where}: {problem}", hint=hint)
+    def place(self, position: int) -> str:
+        name, row = self.files[0].name, self.first + position
+        return f"{name}, {place(row, _line(name, row))}"
 
 
 def _line(path: str, row: int) -> int | None:
@@ -223,10 +222,12 @@ def read_columns(path: Path, columns: Sequence[str], *, flag: str) -> Iterator[R
         for batch in IMPORTERS[path.suffix](stream, list(dict.fromkeys(columns))):
             for start in range(0, batch.num_rows, _ROWS):
                 table = pa.Table.from_batches([batch.slice(start, _ROWS)])
-                yield _Slice(f"({flag})", ((str(path), table),), loose=path.suffix == ".csv", first=first)
+                yield _Slice(
+                    f"({flag})", (RowFile(str(path), table),), loose=path.suffix == ".csv", first=first
+                )
                 first += table.num_rows
     if not first:
-        yield _Slice(f"({flag})", ((str(path), pa.table({name: _NOBODY for name in columns})),))
+        yield _Slice(f"({flag})", (RowFile(str(path), pa.table({name: _NOBODY for name in columns})),))
 
 
 def id_column(rows: Rows, column: str) -> pa.Array:

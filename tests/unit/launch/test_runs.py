@@ -176,7 +176,15 @@ def test_the_partition_command_carries_every_choice_of_the_plan(plan: TrainPlan)
         plan,
         graph=replace(plan.graph, relations=("uses", "imports")),
         partition=replace(
-            plan.partition, keep_eval_edges=True, reverse=False, seed=5, store="/s", memory="4GiB", even=True
+            plan.partition,
+            keep_eval_edges=True,
+            reverse=False,
+            seed=5,
+            store="/s",
+            memory="4GiB",
+            even=True,
+            bad_rows="quarantine",
+            bad_rows_cap=0.25,
         ),
     )
     cluster = local_cluster(nodes=2, trainers_per_host=3, servers_per_host=1)
@@ -184,7 +192,8 @@ def test_the_partition_command_carries_every_choice_of_the_plan(plan: TrainPlan)
     for part in (
         "--hosts 2 --trainers 3",
         "--method auto --cluster-size 500 --seed 5 --memory 4GiB --even",
-        "--keep-eval-edges --no-reverse --relations uses --relations imports",
+        "--keep-eval-edges --bad-rows quarantine --bad-rows-cap 0.25 --no-reverse",
+        "--relations uses --relations imports",
         f"--tokenizer {plan.model.lm} --trainable --max-length 64",
         "--store /s",
     ):

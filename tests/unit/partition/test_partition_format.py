@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 from collections import Counter
@@ -31,6 +32,8 @@ MAPS = {
     "stats.balance.parts": "KIND",
     "node_types[].targets": "SPLIT",
     "relations[].targets": "SPLIT",
+    "stats.quarantine": "TABLE",
+    "stats.quarantine.TABLE.reasons": "REASON",
     "reuse.drift": "FIGURE",
 }
 """Maps of the manifest whose keys are names -> what the page calls those."""
@@ -39,14 +42,14 @@ WORDS = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 @pytest.fixture(scope="module")
 def partitions(tmp_path_factory: pytest.TempPathFactory, tokenizer: str) -> tuple[Parts, Parts]:
-    """One cut afresh, and one that extends it by a node."""
+    """One cut afresh, and one that extends it by a node and leaves rows out."""
     folder = tmp_path_factory.mktemp("format")
     first = _made(communities(groups=4), folder, tokenizer)
     tables = communities(groups=4)
     for table, name in (("paper", "id"), ("cites", "src_id"), ("cites", "dst_id"), ("writes", "dst_id")):
         column = tables[table]["columns"][name]
         column[:] = ["new" if node == "p0" else node for node in column]
-    return first, _made(tables, folder, tokenizer)
+    return first, _made(tables, folder, tokenizer, bad_rows="quarantine")
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +61,15 @@ def store(partitions: tuple[Parts, Parts], tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def _made(tables: dict[str, Any], folder: Path, tokenizer: str) -> Parts:
-    write_graph(folder / "graph", tables)
-    return Parts(tables, folder, 2, 2, tokenizer=tokenizer, cluster_size=10)
+def _made(tables: dict[str, Any], folder: Path, tokenizer: str, **options: Any) -> Parts:
+    written = copy.deepcopy(tables)
+    if options:
+        for name in ("paper", "cites"):
+            columns = written[name]["columns"].items()
+            written[name]["columns"] = {key: [*values, values[0]] for key, values in columns}
+        written["cites"]["columns"]["dst_id"][-1] = "nowhere"
+    write_graph(folder / "graph", written)
+    return Parts(tables, folder, 2, 2, tokenizer=tokenizer, cluster_size=10, **options)
 
 
 def _example() -> str:
@@ -160,7 +169,8 @@ def _kind(path: str) -> str:
     """A file as the page writes it."""
     path = re.sub("^part[0-9]+", "partH", path)
     name = "RELATION" if "/targets/edges/" in path else "TYPE"
-    return re.sub("/(paper|author|cites|writes)", f"/{name}", path)
+    path = re.sub("/(paper|author|cites|writes)", f"/{name}", path)
+    return re.sub("nodes[.]paper", "nodes.TYPE", re.sub("edges[.]cites", "edges.RELATION", path))
 
 
 def test_every_kind_of_file_is_on_the_page(partitions: tuple[Parts, Parts]) -> None:

@@ -23,7 +23,7 @@ from partition.reader import read_edge_targets, read_ids
 from pipeline.baselines.compare import main, run
 from pipeline.baselines.features import Features
 from pipeline.baselines.links import Asked, reciprocal_ranks
-from pipeline.baselines.stored_graph import Edges, Question
+from pipeline.baselines.stored_graph import Edges, Question, StoredGraph
 from pipeline.candidates import eval_candidates
 from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
 
@@ -293,3 +293,19 @@ def test_candidates_depend_on_the_edge_alone() -> None:
     assert torch.equal(piece, whole[20:30])
     for other in ((2, "r", "valid"), (1, "q", "valid"), (1, "r", "test")):
         assert not torch.equal(eval_candidates(*other, source, destination, 9, 1000), whole)
+
+
+def test_rows_that_a_partition_leaves_out_are_left_out_of_its_tables_too(tmp_path: Path) -> None:
+    library = Library(tmp_path / "library")
+    on = pq.read_table(library.folder / "on.parquet").to_pydict()
+    _table(library.folder / "on.parquet", **{key: [*ids, "nowhere"] for key, ids in on.items()})
+    options = BuildOptions(bad_rows="quarantine", cluster_size=5)
+    built = build(str(library.folder), options, store=str(tmp_path / "store"), say=lambda _: None)
+    plan = TrainPlan(
+        name="test",
+        graph=GraphPlan(str(library.folder)),
+        tasks={"cite": TaskPlan(relations=("cites",))},
+        stages=(StagePlan("one", "joint", task="cite"),),
+    )
+    edges = StoredGraph(plan, built).message_edges()
+    assert len(edges["on"].source) == len(library.books)

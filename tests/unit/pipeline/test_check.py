@@ -178,6 +178,20 @@ def test_a_dangling_edge_is_a_data_error(folder: Path) -> None:
         main([str(folder / GRAPH_FILE)])
 
 
+def test_a_dangling_edge_that_a_build_leaves_out_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cites = pq.read_table(folder / "cites.parquet")
+    more = pa.table({"src_id": [0], "dst_id": [99], "split": ["train"]}).cast(cites.schema)
+    pq.write_table(pa.concat_tables([cites, more]), folder / "cites.parquet")
+    with pytest.raises(DataError, match="99"):
+        main([str(folder / "plan.toml")])
+    assert main([str(folder / "plan.toml"), "--json", "--set", "partition.bad_rows=quarantine"]) == 0
+    told = " ".join(json.loads(capsys.readouterr().out)["graph"]["warnings"])
+    rows = cites.num_rows + 1
+    assert f"edges.cites: 1 of {rows} rows left out (1 dangling edge)" in told
+
+
 def test_a_place_without_a_graph_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         main([str(tmp_path / "nowhere")])
