@@ -25,7 +25,7 @@ class Left:
 
     processes: tuple[str, ...]
     segments: tuple[str, ...]
-    """All of /dev/shm that the launcher names."""
+    """In /dev/shm, of any run that was started here."""
     descriptors: int
     """Of this process."""
     files: tuple[str, ...]
@@ -36,7 +36,7 @@ def look(tree: Tree) -> Left:
     files = [path.relative_to(tree.path) for path in tree.path.rglob("*")]
     return Left(
         processes=tuple(tree.processes()),
-        segments=tuple(sorted(name for name in os.listdir("/dev/shm") if name.startswith("lmgnn-"))),
+        segments=tuple(sorted(tree.segments())),
         descriptors=len(os.listdir("/proc/self/fd")),
         files=tuple(sorted(str(f) for f in files if f.parts[0] != "runs" and "__pycache__" not in f.parts)),
     )
