@@ -8,7 +8,15 @@ import subprocess
 from tests.hosts.ssh_hosts import SshHosts
 from tests.launch_tree import Tree
 
-FAKES = ("FAKE_FOREVER", "FAKE_ONLY_FIRST", "FAKE_trainer_3", "FAKE_trainer_1")
+FAKES = (
+    "FAKE_FOREVER",
+    "FAKE_ONLY_FIRST",
+    "FAKE_ASK_SERVERS",
+    "FAKE_SLOW_SAVE",
+    "FAKE_server_1",
+    "FAKE_trainer_1",
+    "FAKE_trainer_3",
+)
 
 
 def start(tree: Tree, hosts: SshHosts, *arguments: str, **fakes: str) -> subprocess.Popen[str]:
