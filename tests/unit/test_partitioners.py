@@ -44,7 +44,7 @@ def test_with_repeats_all_edges_are_left_in(tmp_path: Path) -> None:
 
 
 def test_a_run_tells_cut_balance_and_memory_of_each_method(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/partitioners.py", "--edges", "20000", "--json"]
+    command = [sys.executable, "benchmarks/partition.py", "--edges", "20000", "--json"]
     command += ["--methods", "auto,random,semi-external+even", "--scratch", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
