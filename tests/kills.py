@@ -10,9 +10,43 @@ import sys
 import time
 from pathlib import Path
 
-from toy import REPO
+from toy import REPO, write_lm
 
 DEADLINE_S = 400.0
+WARM_PLAN = """
+name = "toy"
+[graph]
+path = "{graph}"
+[partition]
+store = "{store}"
+cluster_size = 20
+[model]
+lm = "{lm}"
+max_length = 12
+hidden = 16
+fanout = [3, 3]
+[engine]
+threads = 1
+checkpoint_every = 1000000
+[tasks.cites]
+relations = ["cites"]
+[[stages]]
+name = "warm"
+kind = "gnn_warm"
+task = "cites"
+batch_size = 10
+epochs = {epochs}
+evals = 1
+"""
+
+
+def write_warm_plan(folder: Path, toy: tuple[Path, Path, Path], *, epochs: int) -> Path:
+    """A plan of one long stage over toy's graph; no checkpoint but the one that is asked for."""
+    graph, _, store = toy
+    lm = write_lm(folder / "lm", dropout=0.1)
+    path = folder / "plan.toml"
+    path.write_text(WARM_PLAN.format(graph=graph, lm=lm, store=store, epochs=epochs))
+    return path
 
 
 def start(plan: Path, run: Path, *flags: str, code: Path = REPO) -> subprocess.Popen[bytes]:

@@ -8,35 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from kills import DEADLINE_S, last_step, processes_of, start
-from toy import REPO, write_lm
+from kills import DEADLINE_S, last_step, processes_of, start, write_warm_plan
+from toy import REPO
 
 HOOK = Path(__file__).parent / "hooks" / "sitecustomize.py"
 LIMIT_S = 20
-PLAN = """
-name = "toy"
-[graph]
-path = "{graph}"
-[partition]
-store = "{store}"
-cluster_size = 20
-[model]
-lm = "{lm}"
-max_length = 12
-hidden = 16
-fanout = [3, 3]
-[engine]
-threads = 1
-[tasks.cites]
-relations = ["cites"]
-[[stages]]
-name = "warm"
-kind = "gnn_warm"
-task = "cites"
-batch_size = 10
-epochs = 20
-evals = 1
-"""
 FLAGS = ("--nodes", "2", "--trainers-per-node", "1", "--hang-timeout", f"{LIMIT_S}s")
 
 
@@ -59,10 +35,7 @@ def test_a_trainer_that_keeps_the_others_waiting(
     hook: str,
     codes: set[int],
 ) -> None:
-    graph, _, store = toy
-    lm = write_lm(tmp_path / "lm", dropout=0.1)
-    plan, run = tmp_path / "plan.toml", tmp_path / "run"
-    plan.write_text(PLAN.format(graph=graph, lm=lm, store=store))
+    plan, run = write_warm_plan(tmp_path, toy, epochs=20), tmp_path / "run"
     for name, value in {"HOOK": hook, "HOOK_RANK": "1", "HOOK_STEP": "25"}.items():
         monkeypatch.setenv(name, value)
     job = start(plan, run, *FLAGS, code=hooked_code(tmp_path / "code"))

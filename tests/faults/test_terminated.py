@@ -9,44 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from kills import DEADLINE_S, last_step, start, victim
-from toy import write_lm
+from kills import DEADLINE_S, last_step, start, victim, write_warm_plan
 
 WORKERS = ("server-0", "server-1", "trainer-0", "trainer-1")
-PLAN = """
-name = "toy"
-[graph]
-path = "{graph}"
-[partition]
-store = "{store}"
-cluster_size = 20
-[model]
-lm = "{lm}"
-max_length = 12
-hidden = 16
-fanout = [3, 3]
-[engine]
-threads = 1
-checkpoint_every = 1000000
-[tasks.cites]
-relations = ["cites"]
-[[stages]]
-name = "warm"
-kind = "gnn_warm"
-task = "cites"
-batch_size = 10
-epochs = 100
-evals = 1
-"""
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_sigterm_to_all_saves_the_step_they_are_in(toy: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    graph, _, store = toy
-    lm = write_lm(tmp_path / "lm", dropout=0.1)
-    plan, run = tmp_path / "plan.toml", tmp_path / "run"
-    plan.write_text(PLAN.format(graph=graph, lm=lm, store=store))
+    plan, run = write_warm_plan(tmp_path, toy, epochs=100), tmp_path / "run"
     job = start(plan, run, "--nodes", "2", "--trainers-per-node", "1")
     deadline = time.monotonic() + DEADLINE_S
     while last_step(run)[1] < 20:
