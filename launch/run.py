@@ -13,7 +13,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,19 +151,19 @@ def _do(job: Job) -> None:
     for name in (STATE_FILE, STEPS_FILE):  # a supervisor that was killed left its processes there as running
         (Path(job.paths.run) / name).unlink(missing_ok=True)
     with contextlib.ExitStack() as held:
-        partition = _prepare(job)
-        held.enter_context(in_use(partition))
-        job.cluster = job.backend.check(job.cluster, job.paths, job.console, run_id=job.folder.run_id)
-        _look_for_leaks(job, partition)
+        with _on_the_head(job, "prepare") as head:
+            partition = _prepare(job, head)
+            held.enter_context(in_use(partition))
+            job.cluster = job.backend.check(job.cluster, job.paths, job.console, run_id=job.folder.run_id)
+            _look_for_leaks(job, head, partition)
         train(job)
         _finish(job)
 
 
-def _prepare(job: Job) -> Path:
+def _prepare(job: Job, head: steps.Steps) -> Path:
     """The partition's folder, whole on the head; other hosts may bring theirs from a store at a URL."""
     given = job.options.partition
-    with _on_the_head(job, "prepare") as head:
-        partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=given)
+    partition = steps.prepare(head, job.plan, job.cluster, job.console, partition=given)
     store = job.plan.partition.store
     job.paths = replace(
         job.paths, partition=str(partition), store=store if is_url(store) and not given else ""
@@ -172,12 +171,11 @@ def _prepare(job: Job) -> Path:
     return partition
 
 
-def _look_for_leaks(job: Job, partition: Path) -> None:
+def _look_for_leaks(job: Job, head: steps.Steps, partition: Path) -> None:
     job.console.say("looking for leaks")
     plan, leaks = Path(job.paths.run) / "plan.json", Path(job.paths.run) / "leaks.json"
     arguments = ("--plan", str(plan), "--partition", str(partition), "--output", str(leaks))
-    with _on_the_head(job, "prepare") as head:
-        head.run("leaks", "-m", "pipeline", "leaks", *arguments)
+    head.run("leaks", "-m", "pipeline", "leaks", *arguments)
 
 
 def _finish(job: Job) -> None:
@@ -190,7 +188,7 @@ def _finish(job: Job) -> None:
         head.run("report", "-m", "pipeline", "report", job.paths.run)
 
 
-def _on_the_head(job: Job, phase: str) -> AbstractContextManager[steps.Steps]:
+def _on_the_head(job: Job, phase: str) -> contextlib.AbstractContextManager[steps.Steps]:
     """An agent for the job's steps, which `lmgnn status` sees."""
     run = Path(job.paths.run)
 
