@@ -28,6 +28,11 @@ AUTO = "auto"
 """The name under which a method is chosen by size."""
 BALANCE = 1.03
 """What a block may weigh beside the average one, in methods that let us say so; METIS's own default."""
+_TRIALS = 4
+"""Cuts that METIS makes of a graph of up to _TRIED edges, to keep the best: of Debian's packages between four
+hosts 16.8 % are cut, mean of five seeds, after one 17.4 and by recursive bisection, pymetis's default, 18.3."""
+_TRIED = 4_000_000
+"""A cut takes some 1.2 seconds per million edges."""
 
 METHODS: dict[str, Method] = {}
 
@@ -66,7 +71,8 @@ def metis(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.n
             adjacency=adjacency,
             vweights=weights,
             eweights=None if graph.weights is None else graph.weights.astype(np.int64),
-            options=pymetis.Options(seed=seed & 0x7FFFFFFF),
+            recursive=False,
+            options=pymetis.Options(seed=seed & 0x7FFFFFFF, ncuts=_TRIALS if graph.edges <= _TRIED else 1),
         )
     return np.asarray(block, dtype=np.int64)
 
