@@ -1,7 +1,9 @@
-"""One cut of a graph by one method, in a process of its own: started by partitioners.py, which watches it.
+"""One job on a graph, in a process of its own: started by partitioners.py, which watches it.
 
-Says "ready" when all is imported and compiled, waits for a line, cuts, writes `part.npy`, and prints what it
-has to tell as JSON. FOLDER holds edges.bin and, once the job "build" is done, graph/.
+Says "ready" when all is imported and compiled, waits for a line, works, and prints what it has to tell as
+JSON. FOLDER holds edges.bin, tables/ and, once the job "build" is done, graph/. A cut and DGL's job write
+`part.npy`; whole jobs leave their parts in out/. "server" loads the first part that `config` names, says
+"loaded" and waits for a line.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.stream_graph import read_edges
 from partition.assign import adjacency_of, assign, combined_weights, even_bounds
+from partition.build import BuildOptions, find_or_build
 from partition.csr import DiskGraph, build, open_graph
 from partition.even import evened
+from partition.manifest import PartitionManifest
 from partition.methods import METHODS
 
 EVEN = "+even"
@@ -29,17 +33,21 @@ EVEN = "+even"
 
 
 def main() -> None:
-    method, folder, nodes, hosts, trainers, memory = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
-    if method.startswith("dgl"):
+    job, method, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    nodes, hosts, trainers, memory = map(int, sys.argv[4:])
+    if job == "server" or method.startswith("dgl"):
         import dgl  # takes seconds; measured apart
         import torch
-
-        told = _when_told(lambda: _dgl(dgl, torch, folder, nodes, hosts, trainers))
-    elif method == "build":
+    if job == "server":
+        told = _when_told(lambda: _server(dgl, folder))
+    elif job == "build":
         told = _when_told(lambda: _build(folder, nodes))
+    elif method.startswith("dgl"):
+        told = _when_told(lambda: _dgl(dgl, torch, folder, nodes, hosts, trainers))
     else:
         _warm_up(method, folder)
-        told = _when_told(lambda: _assign(method, folder, hosts, trainers, memory))
+        work = _whole if job == "whole" else _cut
+        told = _when_told(lambda: work(method, folder, hosts, trainers, memory))
     print(json.dumps(told), flush=True)
 
 
@@ -61,7 +69,29 @@ def _counted(graph: DiskGraph) -> list[np.ndarray]:
     return [np.ones(graph.nodes), np.diff(graph.indptr).astype(np.float64), none, none]
 
 
-def _assign(method: str, folder: Path, hosts: int, trainers: int, memory: int) -> dict[str, Any]:
+def _whole(method: str, folder: Path, hosts: int, trainers: int, memory: int) -> dict[str, Any]:
+    """What `lmgnn partition build` does: from tables to the files of all parts."""
+    options = BuildOptions(
+        hosts, trainers, method=method.removesuffix(EVEN), even=method.endswith(EVEN), reverse=False
+    )
+    tables, store = str(folder / "tables"), str(folder / "out")
+    made = find_or_build(tables, options, store=store, memory=str(memory), reuse=False, say=lambda line: None)
+    choices = PartitionManifest.load(made.path).stats["methods"]
+    return {"chosen": [choice["method"] for choice in choices], "config": str(made.path / "graph.json")}
+
+
+def _server(dgl: Any, folder: Path) -> dict[str, Any]:
+    """What a graph server does before it waits for trainers: the first part, once loaded."""
+    peers = folder / "peers"
+    peers.write_text("127.0.0.1 30050")  # it never listens
+    config = (folder / "config").read_text()
+    server = dgl.distributed.DistGraphServer(0, str(peers), 1, 1, config, graph_format=("csc",))
+    print("loaded", flush=True)
+    sys.stdin.readline()  # what it holds is looked at meanwhile
+    return {"server": type(server).__name__}
+
+
+def _cut(method: str, folder: Path, hosts: int, trainers: int, memory: int) -> dict[str, Any]:
     graph = open_graph(folder / "graph")
     counted = _counted(graph)
     found = assign(
@@ -99,7 +129,7 @@ def _dgl(dgl: Any, torch: Any, folder: Path, nodes: int, hosts: int, trainers: i
     del pairs
     graph = dgl.graph(ends, num_nodes=nodes)
     del ends
-    out = folder / "dgl"
+    out = folder / "out"
     original, _ = dgl.distributed.partition_graph(
         graph, "graph", hosts, str(out), return_mapping=True, num_trainers_per_machine=trainers
     )
@@ -110,8 +140,7 @@ def _dgl(dgl: Any, torch: Any, folder: Path, nodes: int, hosts: int, trainers: i
         part = np.empty(nodes, dtype=np.int64)
         part[original.numpy()] = np.repeat(np.arange(hosts), [last - first for first, last in ranges])
     np.save(folder / "part.npy", part)
-    shutil.rmtree(out)
-    return {}
+    return {"config": str(out / "graph.json")}
 
 
 if __name__ == "__main__":

@@ -2,30 +2,32 @@
 
     python benchmarks/partition.py --edges 4000000 --methods auto,metis,kaminpar,semi-external,dgl,dgl-fold
 
-Draws a graph (--graph community or rmat) into a file, then cuts it with each method in a process of its own:
-for 8 hosts of 1 trainer, then of 2, which for our methods are two levels. `dgl` is the whole job of
-dgl.distributed.partition_graph, which writes its parts as well, for 1 trainer; `dgl-fold` is the same with
-num_trainers_per_machine=2. DGL gets each edge in one direction only. `build` makes our graph out of the file
-of edges. A method's name may end in +even (partition build --even). Set
-OMP_NUM_THREADS=1 to compare on one thread: ours use no more.
+Draws a graph (--graph community or rmat) into a file, then partitions it with each method, every job in a
+process of its own: for 8 hosts of 1 trainer, then of 2, which for our methods are two levels.
 
+* job "whole": our methods from Parquet tables to the files of all parts, as `partition build` does it,
+  clusters included; `dgl` is dgl.distributed.partition_graph from tensors, for 1 trainer, `dgl-fold` the same
+  with num_trainers_per_machine=2. All get and store each edge in one direction. Then a graph server loads
+  the first part.
+* job "cut" (--cut-only): our methods from the graph on disk to the part of each node; job "build" makes that
+  graph.
+
+A method's name may end in +even (partition build --even). Set OMP_NUM_THREADS=1 to compare on one thread.
 peak_anonymous_bytes is memory that cannot be dropped, above that after imports and compiling;
 peak_bytes_per_edge is the same per undirected edge. peak_total_bytes counts imports and mapped files as well,
-which the kernel may drop. The last line is {"rows": [...]} as JSON.
+which the kernel may drop. server_*: of the edges of one host. The last line is {"rows": [...]} as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import shutil
 import sys
 import tempfile
-import threading
-import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,18 +35,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.runs import write_json
 from benchmarks.stream_graph import write_graph
+from benchmarks.watched import Watched, size_of, watched
+from benchmarks.whole_tables import part_of_nodes, write_tables
 from partition.csr import DiskGraph, open_graph
 from partition.memory import memory_bytes
 
 JOB = Path(__file__).with_name("partition_job.py")
 HOSTS = 8
-SAMPLE_S = 0.02
+OUT = "out"
+"""Where jobs leave their parts, as in partition_job.py."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One method on one graph."""
 
+    job: str
     method: str
     trainers: int
     chosen: list[str]
@@ -64,59 +70,31 @@ class Row:
     edge_balance: float | None = None
     trainer_node_balance: float | None = None
     trainer_edge_balance: float | None = None
-
-
-@dataclass
-class Peaks:
-    """What a process held at most, in bytes, sampled."""
-
-    anonymous: int = 0
-    total: int = 0
-
-    def sample(self, pid: int) -> None:
-        try:
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
-        if "VmRSS" in sizes:  # a process that has ended has none
-            self.anonymous = max(self.anonymous, sizes["RssAnon"] + sizes["RssShmem"])
-            self.total = max(self.total, sizes["VmRSS"])
+    disk_bytes_per_edge: float | None = None
+    """Of all parts."""
+    disk_peak_bytes_per_edge: float | None = None
+    """With scratch files, at most."""
+    server_peak_bytes_per_edge: float | None = None
+    server_bytes_per_edge: float | None = None
+    """Once loaded."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--edges", type=int, default=1_000_000, help="to draw, from which repeats are dropped"
-    )
-    parser.add_argument("--graph", default="community", help="community or rmat")
-    parser.add_argument(
-        "--repeats", action="store_true", help="leave repeats in: edges then differ in weight"
-    )
-    parser.add_argument("--methods", default="auto,metis,kaminpar,semi-external,dgl,dgl-fold")
-    parser.add_argument("--memory", default="", help="by which auto chooses; none = most of this machine's")
-    parser.add_argument("--scratch", type=Path, help="folder on a disk with 40 bytes an edge, DGL's 200")
-    parser.add_argument("--out", type=Path, help="file for the result, besides the last line")
-    parser.add_argument("--json", action="store_true", help="nothing but the last line")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         folder = Path(name)
         nodes, edges = write_graph(folder, options.graph, options.edges, seed=0, repeats=options.repeats)
-        _, built = _job("build", folder, nodes, 1, options.memory, edges)
-        rows = [built]
-        say(built, quiet=options.json)
-        for method in options.methods.split(","):
-            for trainers in {"dgl": (1,), "dgl-fold": (2,)}.get(method, (1, 2)):
-                _, row = _job(method, folder, nodes, trainers, options.memory, edges)
-                rows.append(row)
-                say(row, quiet=options.json)
+        bench = _Bench(folder, nodes, edges, options.memory)
+        rows = []
+        for row in bench.rows(options.methods.split(","), cut_only=options.cut_only):
+            rows.append(row)
+            _say(row, quiet=options.json)
     result = {
         "graph": options.graph,
         "nodes": nodes,
         "edges": edges,
         "hosts": HOSTS,
+        "memory": options.memory,
         "rows": [asdict(row) for row in rows],
     }
     if options.out:
@@ -124,11 +102,28 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def say(row: Row, *, quiet: bool) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--edges", type=int, default=1_000_000, help="to draw, from which repeats are dropped")
+    add("--graph", default="community", help="community or rmat")
+    add("--repeats", action="store_true", help="leave repeats in: edges then differ in weight")
+    add("--methods", default="auto,metis,kaminpar,semi-external,dgl,dgl-fold")
+    add("--cut-only", action="store_true", help="our methods cut, and write nothing")
+    add("--memory", default="", help="by which auto chooses; none = most of this machine's")
+    add("--scratch", type=Path, help="folder on a disk with 250 bytes an edge")
+    add("--out", type=Path, help="file for the result, besides the last line")
+    add("--json", action="store_true", help="nothing but the last line")
+    return parser
+
+
+def _say(row: Row, *, quiet: bool) -> None:
     if quiet:
         return
     words = [
-        f"{row.method} x{row.trainers}",
+        f"{row.job} {row.method} x{row.trainers}",
         *row.chosen,
         f"{row.cpu_seconds} CPU s",
         f"{row.peak_bytes_per_edge} B/edge",
@@ -136,60 +131,76 @@ def say(row: Row, *, quiet: bool) -> None:
     if row.cut_percent is not None:
         words += [f"cut {row.cut_percent} / {row.trainer_cut_percent} %"]
         words += [f"nodes {row.node_balance}", f"edges {row.edge_balance}"]
+    if row.disk_bytes_per_edge is not None:
+        words += [f"disk {row.disk_bytes_per_edge} B/edge", f"server {row.server_peak_bytes_per_edge} B/edge"]
     print(", ".join(words), flush=True)
 
 
-def _job(
-    method: str, folder: Path, nodes: int, trainers: int, memory: str, edges: int
-) -> tuple[dict[str, Any], Row]:
-    """What the job told, and its row."""
-    numbers = [nodes, HOSTS, trainers, memory_bytes(memory)]
-    command = [sys.executable, "-P", str(JOB), method, str(folder)]
-    process = subprocess.Popen(
-        [*command, *map(str, numbers)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    while process.stdout.readline() not in ("ready\n", ""):
-        pass  # what libraries say while they are imported
-    before, during = Peaks(), Peaks()
-    before.sample(process.pid)
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process.pid, during, done))
-    watcher.start()
-    start = time.monotonic()
-    print("go", file=process.stdin, flush=True)
-    lines = process.stdout.read().splitlines()
-    seconds = time.monotonic() - start
-    done.set()
-    watcher.join()
-    if process.wait():
-        raise SystemExit(f"{method} failed with exit code {process.returncode}")
-    told = json.loads(lines[-1])
-    held = max(during.anonymous - before.anonymous, 0)
-    figures = (
-        {}
-        if method == "build"
-        else _figures(open_graph(folder / "graph"), np.load(folder / "part.npy"), trainers)
-    )
-    row = Row(
-        method=method,
-        trainers=trainers,
-        chosen=told.get("chosen", []),
-        seconds=round(seconds, 2),
-        cpu_seconds=round(told["cpu_seconds"], 2),
-        cpu_seconds_per_million_edges=round(told["cpu_seconds"] / edges * 1e6, 2),
-        peak_bytes_per_edge=round(held / edges, 1),
-        peak_anonymous_bytes=held,
-        peak_total_bytes=during.total,
-        **figures,
-    )
-    return told, row
+@dataclass(frozen=True)
+class _Bench:
+    """One graph, and the jobs on it."""
 
+    folder: Path
+    nodes: int
+    edges: int
+    memory: str
 
-def _watch(pid: int, peaks: Peaks, done: threading.Event) -> None:
-    while not done.wait(SAMPLE_S):
-        peaks.sample(pid)
+    def rows(self, methods: Sequence[str], *, cut_only: bool) -> Iterator[Row]:
+        """Makes what the jobs need, then one row after the other."""
+        built = self._run("build", "", 1)
+        if cut_only:
+            yield self._row("build", "", 1, built)
+        else:
+            write_tables(self.folder, self.nodes)
+        for method in methods:
+            dgl = method.startswith("dgl")
+            job = "cut" if cut_only and not dgl else "whole"
+            for trainers in {"dgl": (1,), "dgl-fold": (2,)}.get(method, (1, 2)):
+                row = self._row(job, method, trainers, self._run(job, method, trainers))
+                yield row
+
+    def _run(self, job: str, method: str, trainers: int) -> Watched:
+        numbers = [self.nodes, HOSTS, trainers, memory_bytes(self.memory)]
+        command = [sys.executable, "-P", str(JOB), job, method, str(self.folder), *map(str, numbers)]
+        return watched(command, self.folder / OUT)
+
+    def _row(self, job: str, method: str, trainers: int, done: Watched) -> Row:
+        figures: dict[str, float] = {}
+        if job != "build":
+            if job == "whole" and not method.startswith("dgl"):
+                np.save(self.folder / "part.npy", part_of_nodes(Path(done.told["config"]).parent))
+            part = np.load(self.folder / "part.npy")
+            figures = _figures(open_graph(self.folder / "graph"), part, trainers)
+        if job == "whole":
+            figures |= self._stored(done)
+        return Row(
+            job=job,
+            method=method,
+            trainers=trainers,
+            chosen=done.told.get("chosen", []),
+            seconds=round(done.seconds, 2),
+            cpu_seconds=round(done.told["cpu_seconds"], 2),
+            cpu_seconds_per_million_edges=round(done.told["cpu_seconds"] / self.edges * 1e6, 2),
+            peak_bytes_per_edge=round(done.peak_anonymous / self.edges, 1),
+            peak_anonymous_bytes=done.peak_anonymous,
+            peak_total_bytes=done.peak_total,
+            **figures,
+        )
+
+    def _stored(self, done: Watched) -> dict[str, float]:
+        """What the parts take on the disk, which are gone afterwards, and in a server."""
+        config = Path(done.told["config"])
+        stored = size_of(config.parent)
+        (self.folder / "config").write_text(str(config))
+        server = self._run("server", "", 1)
+        shutil.rmtree(self.folder / OUT)
+        mine = self.edges / HOSTS
+        return {
+            "disk_bytes_per_edge": round(stored / self.edges, 1),
+            "disk_peak_bytes_per_edge": round(done.peak_disk / self.edges, 1),
+            "server_peak_bytes_per_edge": round(server.peak_anonymous / mine, 1),
+            "server_bytes_per_edge": round(server.loaded / mine, 1),
+        }
 
 
 def _figures(graph: DiskGraph, part: np.ndarray, trainers: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,15 +44,32 @@ def test_with_repeats_all_edges_are_left_in(tmp_path: Path) -> None:
     assert len(np.unique(distinct, axis=0)) == edges
 
 
-def test_a_run_tells_cut_balance_and_memory_of_each_method(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/partition.py", "--edges", "20000", "--json"]
-    command += ["--methods", "auto,random,semi-external+even", "--scratch", str(tmp_path)]
+def rows_of(command: list[str]) -> list[dict[str, Any]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    rows = json.loads(run.stdout.splitlines()[-1])["rows"]
-    ran = [(row["method"], row["trainers"]) for row in rows]
+    return list(json.loads(run.stdout.splitlines()[-1])["rows"])
+
+
+def test_whole_jobs_of_ours_and_of_dgl_stand_beside_each_other(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/partition.py", "--edges", "20000", "--json"]
+    rows = rows_of([*command, "--methods", "auto,dgl", "--scratch", str(tmp_path)])
+    ran = [(row["job"], row["method"], row["trainers"]) for row in rows]
+    assert ran == [("whole", "auto", 1), ("whole", "auto", 2), ("whole", "dgl", 1)]
+    for row in rows:
+        assert 0 < row["cut_percent"] < 100
+        assert row["disk_peak_bytes_per_edge"] >= row["disk_bytes_per_edge"] > 8
+        assert row["server_peak_bytes_per_edge"] >= row["server_bytes_per_edge"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_tells_cut_balance_and_memory_of_each_method(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/partition.py", "--edges", "20000", "--json"]
+    command += ["--methods", "auto,random,semi-external+even", "--scratch", str(tmp_path), "--cut-only"]
+    rows = rows_of(command)
+    ran = [(row["job"], row["method"], row["trainers"]) for row in rows]
     methods = ("auto", "random", "semi-external+even")
-    assert ran == [("build", 1), *((method, trainers) for method in methods for trainers in (1, 2))]
+    cuts = [("cut", method, trainers) for method in methods for trainers in (1, 2)]
+    assert ran == [("build", "", 1), *cuts]
     cut = {row["method"]: row["cut_percent"] for row in rows}
     assert cut["auto"] < cut["random"] / 2
     assert rows[1]["chosen"] == ["metis"]
