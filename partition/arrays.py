@@ -15,8 +15,9 @@ PIECE = 1 << 20
 """Rows handled at a time."""
 
 
-def pieces(first: int, last: int, size: int = PIECE) -> Iterator[slice]:
-    """The rows from `first` to before `last`, so many at a time."""
+def pieces(first: int, last: int, size: int = 0) -> Iterator[slice]:
+    """The rows from `first` to before `last`, so many at a time, or PIECE."""
+    size = size or PIECE
     for start in range(first, last, size):
         yield slice(start, min(start + size, last))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partition.arrays import PIECE, ArrayFile, pieces
+from partition import arrays
+from partition.arrays import ArrayFile, pieces
 from partition.layout import Layout
 from partition.stored import StoredGraph
 
@@ -142,7 +143,7 @@ class _Host:
             into = [i for i, r in enumerate(self._graph.relations) if r.info.destination == name]
             shift, (first, last) = self._shift(name), self._ranges[name]
             while first < last:
-                most = indptr[shift + first] + PIECE
+                most = indptr[shift + first] + arrays.PIECE
                 upto = int(np.searchsorted(indptr, most, side="right")) - 1 - shift
                 upto = min(max(upto, first + 1), last)
                 yield from self._into(into, first, upto, place)

@@ -13,6 +13,7 @@ import numpy as np
 
 from partition.assign import Numbering
 from partition.manifest import NodeTypeInfo
+from partition.runs import RANGE_RECORDS
 from partition.stored_edges import (
     StoredRelation,
     StoredTargets,
@@ -53,6 +54,7 @@ def stored_graph(
     *,
     keep_eval_edges: bool,
     reverse: bool,
+    range_records: int = RANGE_RECORDS,
 ) -> StoredGraph:
     """Renumber, drop what must not carry messages, turn round what shall be turned round.
 
@@ -62,14 +64,20 @@ def stored_graph(
     targets = {}
     for table in tables.edges.values():
         name, back = table.schema.name, table.schema.reverse_name(default=reverse)
-        if (found := stored_targets(folder / "targets" / name, table, numbering)) is not None:
+        where = folder / "targets" / name
+        if (found := stored_targets(where, table, numbering, range_records=range_records)) is not None:
             targets[name] = found
         forward = stored_relation(
-            folder / "edges" / name, table, numbering, keep_eval_edges=keep_eval_edges, reverse=back
+            folder / "edges" / name,
+            table,
+            numbering,
+            keep_eval_edges=keep_eval_edges,
+            reverse=back,
+            range_records=range_records,
         )
         relations.append(forward)
         if back:
-            relations.append(turned_round(folder / "edges" / back, forward))
+            relations.append(turned_round(folder / "edges" / back, forward, range_records=range_records))
     return StoredGraph(numbering, tables.nodes, tuple(relations), targets, tokens, folder)
 
 
