@@ -5,6 +5,7 @@ Owns the order of the steps in memory and what is told of reuse. Never writes; t
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from partition.reuse import Inherited, inherit
 from partition.schema import GraphSchema
 from partition.sought import Sought
 from partition.storage import InputFile
+from partition.stored_stats import graph_stats
 from partition.tables import GraphTables, load_tables
 
 Say = Callable[[str], None]
@@ -65,12 +67,17 @@ class Assembled:
 def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say) -> Assembled:
     """Everything up to the writing; `earlier` partitions, newest first, are what may be reused.
 
-    The graph to cut lies in the folder `scratch`, which is made where it is needed.
+    The folder `scratch` is made. It holds the graph to cut meanwhile, and the stored graph's edges until
+    they are written.
     """
-    sought, texts = _sought(request, earlier, scratch, say)
+    scratch.mkdir()
+    sought, texts = _sought(request, earlier, scratch / "cut", say)
     hashes = {name: text.hashes for name, text in texts.items()}
     inherited, numbering, choices, seconds = _numbered(sought, earlier, say)
+    # Nothing is cut any more, and the files need their room; what is mapped stays until `sought` is gone.
+    shutil.rmtree(sought.scratch, ignore_errors=True)
     graph = stored.stored_graph(
+        scratch / "stored",
         sought.tables,
         numbering,
         sought.tokens,
@@ -79,7 +86,7 @@ def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: S
     )
     times = {f"tokens of {name}": text.seconds for name, text in texts.items()}
     quarantine = sought.tables.quarantine
-    stats = {**stored.graph_stats(graph, sought.tables), "methods": [asdict(choice) for choice in choices]}
+    stats = {**graph_stats(graph, sought.tables), "methods": [asdict(choice) for choice in choices]}
     if cap_of(request.options) is not None:
         stats["quarantine"] = quarantine_stats(quarantine)
     manifest = _manifest(request, sought, graph, inherited, stats, {**times, "cut": seconds})

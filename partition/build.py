@@ -2,7 +2,8 @@
 
 Owns the options and the id, a hash of schema, tables, tokenizer, options and format. The id is that of the
 request: what an earlier partition gave to the result is in the manifest (reuse.py).
-All data is checked before the first byte is written, and held in memory; only the graph to cut is in files.
+All data is checked before the first byte is written. Edges lie in scratch files meanwhile: the graph to cut,
+then the stored one.
 For a store at a URL it builds in a local cache and pushes.
 """
 
@@ -222,14 +223,11 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
     scratch = draft.with_name(f"{draft.name}-scratch")
     try:
         made = assemble(request, earlier_partitions(root) if reuse else (), scratch, say)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    manifest = made.manifest
-    draft.mkdir()
-    try:
+        manifest = made.manifest
+        draft.mkdir()
         linked = link_unchanged(draft, manifest, made.same_as) if made.same_as else {}
         say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers{linked_words(linked)}")
-        write_parts(draft, manifest, made.graph)
+        write_parts(draft, manifest, made.graph, memory=request.memory)
         write_text_hashes(draft, manifest, made.graph.numbering, made.text_hashes)
         write_moved(draft, manifest, made.moved)
         write_quarantine(draft, made.quarantine)
@@ -238,6 +236,8 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     say(f"partition {request.id} is ready in {root}")
     _say_left_out(manifest, say)
     return BuildResult(request.id, root / request.id, found=False)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from partition.errors import StoreError, UsageError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 

@@ -1,301 +1,209 @@
 """A stored graph -> DGL 1.1.3's distributed files, token files, id maps and target files, host by host.
 
-Owns the layout inside a partition folder. Never decides where a node lives, and never publishes.
-Homogeneous node ids follow (host, type, trainer, cluster), edge ids (host of the destination, relation,
-destination, source). A local graph has its inner nodes first, then the sources that live elsewhere.
+Owns the layout inside a partition folder. Never decides where a node lives, and never publishes. In memory:
+what each node has a few bytes of, a piece of anything else, and one array of a host's while DGL saves it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dgl
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from dgl.data.utils import load_graphs, load_tensors, save_graphs, save_tensors
 
-from partition.errors import StoreError
+from partition.arrays import gathered, pieces
+from partition.dgl_files import save_features, save_graph
+from partition.errors import UsageError
+from partition.layout import Layout, graph_json, key_of, layout_of
+from partition.local_graph import local_graph
 from partition.manifest import PartitionManifest
-from partition.stored import StoredGraph, StoredRelation
+from partition.memory import size_words
+from partition.stored import StoredGraph
+from partition.stored_edges import StoredTargets
 
-_FULL_BYTES = 1 << 20
-"""With less than this free, DGL's failed write is put down to a full disk."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where hosts, types and relations begin among the homogeneous ids."""
-
-    node_starts: Mapping[str, tuple[int, ...]]
-    """Type -> homogeneous id of its first node, per host."""
-    host_starts: tuple[int, ...]
-    """Homogeneous id of each host's first node, then the count; hosts + 1."""
-    edge_bounds: tuple[np.ndarray, ...]
-    """Per relation, int64 hosts + 1: its first edge on each host, then the count."""
-    edge_starts: tuple[tuple[int, ...], ...]
-    """Per relation and host, the homogeneous id of its first edge."""
+_LEAST_MEMORY = 1 << 28
+"""Bytes that are taken anyway: what is imported has as much."""
+_TEXTS = 1 << 16
+"""Texts handled at a time: 100 MB where each has 64 tokens."""
 
 
-def write_parts(folder: Path, manifest: PartitionManifest, graph: StoredGraph) -> None:
+def write_parts(folder: Path, manifest: PartitionManifest, graph: StoredGraph, *, memory: int) -> None:
     """Write all but the manifest and what is there already; OSError with ENOSPC if the disk is full.
 
     A file that is there is linked from another partition (links.py): to write into it would change both.
+    UsageError where what DGL copies at a time takes more than `memory` bytes.
     """
-    layout = _layout(manifest, graph)
-    (folder / "graph.json").write_text(json.dumps(_graph_json(manifest, graph, layout), indent=1))
+    layout = layout_of(manifest, graph)
+    for host in range(manifest.hosts):
+        _check_memory(manifest, graph, layout, host, memory)
+    (folder / "graph.json").write_text(json.dumps(graph_json(manifest, graph, layout), indent=1))
     for host in range(manifest.hosts):
         part = folder / f"part{host}"
         part.mkdir(exist_ok=True)
-        _write_graph(part, manifest, graph, layout, host)
-        _write_node_features(part, manifest, graph, host)
+        _write_graph(part, graph, layout, host)
+        _write_node_features(part, graph, layout, host)
         _write_edge_features(part, graph, layout, host)
-        _write_tokens(part, manifest, graph, host)
-        _write_ids(part, manifest, graph, host)
-        _write_node_targets(part, manifest, graph, host)
-        _write_edge_targets(part, manifest, graph, host)
+        _write_tokens(part, graph, layout, host)
+        _write_ids(part, graph, layout, host)
+        _write_node_targets(part, graph, layout, host)
+        _write_edge_targets(part, manifest, graph, layout, host)
 
 
-def _layout(manifest: PartitionManifest, graph: StoredGraph) -> _Layout:
-    bounds = tuple(
-        np.searchsorted(r.destination, graph.numbering.host_bounds(r.info.destination))
-        for r in graph.relations
-    )
-    sizes = [int(b[host + 1] - b[host]) for host in range(manifest.hosts) for b in bounds]
-    flat = [0, *accumulate(sizes)]
-    starts = tuple(
-        tuple(flat[host * len(bounds) + index] for host in range(manifest.hosts))
-        for index in range(len(bounds))
-    )
-    nodes = [
-        sum(last - first for first, last in (manifest.host_range(t.name, host) for t in manifest.node_types))
-        for host in range(manifest.hosts)
-    ]
-    return _Layout(manifest.homogeneous_starts(), (0, *accumulate(nodes)), bounds, starts)
-
-
-def _graph_json(manifest: PartitionManifest, graph: StoredGraph, layout: _Layout) -> dict[str, Any]:
-    hosts = range(manifest.hosts)
-    node_map = {}
-    for node_type in manifest.node_types:
-        spans = []
-        for host in hosts:
-            first, last = manifest.host_range(node_type.name, host)
-            start = layout.node_starts[node_type.name][host]
-            spans.append([start, start + last - first])
-        node_map[node_type.name] = spans
-    edge_map = {}
-    for relation, bounds, starts in zip(graph.relations, layout.edge_bounds, layout.edge_starts, strict=True):
-        edge_map[_key(relation)] = [
-            [starts[host], starts[host] + int(bounds[host + 1] - bounds[host])] for host in hosts
-        ]
-    return {
-        "graph_name": manifest.graph_name,
-        "num_nodes": layout.host_starts[-1],
-        "num_edges": sum(len(r.source) for r in graph.relations),
-        "part_method": manifest.options["method"],
-        "num_parts": manifest.hosts,
-        "halo_hops": 1,
-        "node_map": node_map,
-        "edge_map": edge_map,
-        "ntypes": {t.name: index for index, t in enumerate(manifest.node_types)},
-        "etypes": {_key(relation): index for index, relation in enumerate(graph.relations)},
-        **{
-            f"part-{host}": {
-                "node_feats": f"part{host}/node_feat.dgl",
-                "edge_feats": f"part{host}/edge_feat.dgl",
-                "part_graph": f"part{host}/graph.dgl",
-            }
-            for host in hosts
-        },
-    }
-
-
-def _write_graph(
-    part: Path, manifest: PartitionManifest, graph: StoredGraph, layout: _Layout, host: int
+def _check_memory(
+    manifest: PartitionManifest, graph: StoredGraph, layout: Layout, host: int, memory: int
 ) -> None:
-    if (path := part / "graph.dgl").exists():
-        return
-    sources, destinations, relations, edge_ids = _host_edges(manifest, graph, layout, host)
-    first, last = layout.host_starts[host], layout.host_starts[host + 1]
-    # CSC sorted by relation: DGL's typed sampling takes that for granted.
-    order = np.lexsort((edge_ids, relations, destinations))
-    sources, destinations, relations, edge_ids = (
-        array[order] for array in (sources, destinations, relations, edge_ids)
-    )
-    outside = (sources < first) | (sources >= last)
-    halo = np.unique(sources[outside])
-    local = np.where(outside, last - first + np.searchsorted(halo, sources), sources - first)
-    nodes = np.concatenate([np.arange(first, last), halo])
-    block = dgl.graph(
-        (torch.from_numpy(local), torch.from_numpy(destinations - first)),
-        num_nodes=len(nodes),
-        idtype=torch.int64,
-    )
-    inner = torch.zeros(len(nodes), dtype=torch.uint8)
-    inner[: last - first] = 1
-    block.ndata[dgl.NID] = torch.from_numpy(nodes)
-    block.ndata[dgl.NTYPE] = torch.from_numpy(_types_of(manifest, layout, nodes))
-    block.ndata["inner_node"] = inner
-    block.edata[dgl.EID] = torch.from_numpy(edge_ids)
-    block.edata[dgl.ETYPE] = torch.from_numpy(relations)
-    block.edata["inner_edge"] = torch.ones(len(edge_ids), dtype=torch.uint8)
-    with _dgl_writing(path):
-        save_graphs(str(path), [block], formats=["csc"])
-        back = load_graphs(str(path))[0][0]
-        if (back.num_nodes(), back.num_edges()) != (block.num_nodes(), block.num_edges()):
-            raise StoreError(f"{path}: DGL reads back another graph than it wrote")
-
-
-def _host_edges(
-    manifest: PartitionManifest, graph: StoredGraph, layout: _Layout, host: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(source, destination, edge id: int64 homogeneous; relation: int32) of all edges into a host."""
-    none = np.zeros(0, dtype=np.int64)
-    sources, destinations, ids, relations = [none], [none], [none], [none.astype(np.int32)]
-    for index, relation in enumerate(graph.relations):
-        first, last = (int(b) for b in layout.edge_bounds[index][host : host + 2])
+    """UsageError for a host too large to be saved: DGL copies each of its arrays meanwhile (dgl_files.py)."""
+    edges = [int(bounds[host + 1] - bounds[host]) for bounds in layout.edge_bounds]
+    sizes = {f"{sum(edges):,} edges": 8 * sum(edges)}
+    for name, (first, last) in layout.node_ranges[host].items():
+        width = manifest.node_type(name).feature_width
+        sizes[f"features of {last - first:,} nodes {name}"] = 4 * width * (last - first)
+    for relation, count in zip(graph.relations, edges, strict=True):
         info = relation.info
-        sources.append(_homogeneous(graph, layout, info.source, relation.source[first:last]))
-        destinations.append(_homogeneous(graph, layout, info.destination, relation.destination[first:last]))
-        start = layout.edge_starts[index][host]
-        ids.append(np.arange(start, start + last - first))
-        relations.append(np.full(last - first, index, dtype=np.int32))
-    return (
-        np.concatenate(sources),
-        np.concatenate(destinations),
-        np.concatenate(relations),
-        np.concatenate(ids),
-    )
+        sizes[f"features of {count:,} edges {info.name}"] = 4 * info.feature_width * count
+    what = max(sizes, key=lambda name: sizes[name])
+    if sizes[what] > max(memory, _LEAST_MEMORY):
+        raise UsageError(
+            f"host {host} of {manifest.hosts} gets {what}: to write them takes {size_words(sizes[what])} "
+            f"of memory, more than {size_words(memory)}",
+            hint="give a higher --hosts, or a higher --memory",
+        )
 
 
-def _homogeneous(graph: StoredGraph, layout: _Layout, node_type: str, ids: np.ndarray) -> np.ndarray:
-    bounds = graph.numbering.host_bounds(node_type)
-    host = np.searchsorted(bounds, ids, side="right") - 1
-    shift = np.asarray(layout.node_starts[node_type], dtype=np.int64) - bounds[:-1]
-    return np.asarray(ids + shift[host])
+@contextmanager
+def _scratch(graph: StoredGraph) -> Iterator[Path]:
+    """A folder for arrays of one file, gone afterwards."""
+    folder = graph.folder / "part.scratch"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
-def _types_of(manifest: PartitionManifest, layout: _Layout, nodes: np.ndarray) -> np.ndarray:
-    """int16, index of each homogeneous id's node type."""
-    names = [t.name for t in manifest.node_types]
-    starts = [layout.node_starts[name][host] for host in range(manifest.hosts) for name in names]
-    return ((np.searchsorted(starts, nodes, side="right") - 1) % len(names)).astype(np.int16)
+def _write_graph(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
+    if not (path := part / "graph.dgl").exists():
+        with _scratch(graph) as scratch:
+            save_graph(path, local_graph(scratch, graph, layout, host))
 
 
-def _write_node_features(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
+def _write_node_features(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
     if (path := part / "node_feat.dgl").exists():
         return
-    tensors: dict[str, torch.Tensor] = {}
-    for name, table in graph.nodes.items():
-        rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
-        if table.features is not None:
-            tensors[f"{name}/feat"] = torch.from_numpy(table.features[rows])
-        if table.labels is not None:
-            tensors[f"{name}/label"] = torch.from_numpy(table.labels[rows])
-    _save_tensors(path, tensors)
+    features: dict[str, np.ndarray] = {}
+    with _scratch(graph) as scratch:
+        for name, table in graph.nodes.items():
+            rows = _rows(graph, layout, host, name)
+            if table.features is not None:
+                features[f"{name}/feat"] = gathered(scratch / name, table.features, rows)
+            if table.labels is not None:
+                features[f"{name}/label"] = table.labels[rows]
+        save_features(path, features)
 
 
-def _write_edge_features(part: Path, graph: StoredGraph, layout: _Layout, host: int) -> None:
+def _write_edge_features(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
     if (path := part / "edge_feat.dgl").exists():
         return
-    tensors: dict[str, torch.Tensor] = {}
-    for relation, bounds in zip(graph.relations, layout.edge_bounds, strict=True):
-        if relation.features is not None:
-            features = relation.features[slice(*bounds[host : host + 2].tolist())]
-            tensors[f"{_key(relation)}/feat"] = torch.from_numpy(np.ascontiguousarray(features))
-    _save_tensors(path, tensors)
+    features: dict[str, np.ndarray] = {}
+    with _scratch(graph) as scratch:
+        for relation, bounds in zip(graph.relations, layout.edge_bounds, strict=True):
+            if relation.features is not None and relation.rows is not None:
+                rows = relation.rows[slice(*bounds[host : host + 2].tolist())]
+                found = gathered(scratch / relation.info.name, relation.features, rows)
+                features[f"{key_of(relation.info)}/feat"] = found
+        save_features(path, features)
 
 
-def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    with _dgl_writing(path):
-        save_tensors(str(path), tensors)
-        back = load_tensors(str(path))
-        if {k: v.shape for k, v in back.items()} != {k: v.shape for k, v in tensors.items()}:
-            raise StoreError(f"{path}: DGL reads back other tensors than it wrote")
+def _rows(graph: StoredGraph, layout: Layout, host: int, node_type: str) -> np.ndarray:
+    """int64, row in the tables of each of a host's nodes, by id."""
+    return graph.numbering.rows[node_type][slice(*layout.node_ranges[host][node_type])]
 
 
-def _write_tokens(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
+def _write_tokens(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
     for name, lists in graph.tokens.items():
         (part / "tokens").mkdir(exist_ok=True)
-        first, last = manifest.host_range(name, host)
-        offsets = lists.offsets[first : last + 1]
-        values = lists.values[offsets[0] : offsets[-1]]
-        for kind, array in (("values", values), ("offsets", offsets - offsets[0])):
-            path = part / "tokens" / f"{name}.{kind}.npy"
-            if not path.exists():
-                np.save(path, array)
-
-
-def _write_ids(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
-    for name, table in graph.nodes.items():
-        rows = graph.numbering.rows[name][slice(*manifest.host_range(name, host))]
-        original = table.ids.take(pa.array(rows))
-        _write_table(part / "ids" / f"{name}.parquet", {"id": original})
-
-
-def _write_node_targets(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
-    for name, table in graph.nodes.items():
-        if table.labels is None or table.splits is None:
+        rows = _rows(graph, layout, host, name)
+        offsets = np.concatenate([[0], np.cumsum(lists.lengths[rows])]).astype(np.int64)
+        if not (path := part / "tokens" / f"{name}.offsets.npy").exists():
+            np.save(path, offsets)
+        if (path := part / "tokens" / f"{name}.values.npy").exists():
             continue
-        ids = np.sort(graph.numbering.ids[name][table.targets])
-        first, last = np.searchsorted(ids, manifest.host_range(name, host))
-        rows = graph.numbering.rows[name][ids[first:last]]
-        columns: dict[str, Any] = {
-            "id": ids[first:last],
-            "split": table.splits[rows],
-            "label": table.labels[rows],
+        header = {
+            "descr": np.lib.format.dtype_to_descr(lists.values.dtype),
+            "fortran_order": False,
+            "shape": (int(offsets[-1]),),
         }
-        _write_table(part / "targets" / "nodes" / f"{name}.parquet", columns)
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for mine in pieces(0, len(rows), _TEXTS):
+                file.write(lists.select(rows[mine]).values.tobytes())
 
 
-def _write_edge_targets(part: Path, manifest: PartitionManifest, graph: StoredGraph, host: int) -> None:
+def _write_ids(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
+    for name, table in graph.nodes.items():
+        rows = _rows(graph, layout, host, name)
+
+        def columns(mine: slice, ids: pa.Array = table.ids, rows: np.ndarray = rows) -> dict[str, Any]:
+            return {"id": ids.take(pa.array(rows[mine]))}
+
+        _write_table(part / "ids" / f"{name}.parquet", 0, len(rows), columns)
+
+
+def _write_node_targets(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
+    for name, table in graph.nodes.items():
+        splits, labels = table.splits, table.labels
+        if labels is None or splits is None:
+            continue
+        first = layout.node_ranges[host][name][0]
+        rows = _rows(graph, layout, host, name)
+        ids = first + np.flatnonzero((splits[rows] >= 0) & (labels[rows] >= 0))
+        rows = rows[ids - first]
+        values = {"id": ids, "split": splits[rows], "label": labels[rows]}
+
+        def columns(mine: slice, values: Mapping[str, np.ndarray] = values) -> dict[str, Any]:
+            return {key: of[mine] for key, of in values.items()}
+
+        _write_table(part / "targets" / "nodes" / f"{name}.parquet", 0, len(ids), columns)
+
+
+def _write_edge_targets(
+    part: Path, manifest: PartitionManifest, graph: StoredGraph, layout: Layout, host: int
+) -> None:
     for name, targets in graph.targets.items():
-        destination = manifest.relation(name).destination
-        first, last = np.searchsorted(targets.destination, manifest.host_range(destination, host))
-        columns: dict[str, Any] = {
-            "source": targets.source[first:last],
-            "destination": targets.destination[first:last],
-            "split": targets.split[first:last],
-            "label": targets.label[first:last],
-        }
-        if targets.features is not None:
-            columns["features"] = _lists(targets.features[first:last])
-        _write_table(part / "targets" / "edges" / f"{name}.parquet", columns)
+        node_type = manifest.relation(name).destination
+
+        def columns(mine: slice, targets: StoredTargets = targets) -> dict[str, Any]:
+            some = targets.between(mine.start, mine.stop)
+            values: dict[str, Any] = {
+                "source": some.source,
+                "destination": some.destination,
+                "split": some.split,
+                "label": some.label,
+            }
+            if some.features is not None:
+                values["features"] = _lists(some.features)
+            return values
+
+        first, last = targets.bounds(np.array(layout.node_ranges[host][node_type])).tolist()
+        _write_table(part / "targets" / "edges" / f"{name}.parquet", first, last, columns)
 
 
-def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
+def _write_table(path: Path, first: int, last: int, columns: Callable[[slice], Mapping[str, Any]]) -> None:
+    """Some rows of a table, a row group at a time, as pyarrow parts a whole table by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        pq.write_table(pa.table(columns), path)
+    if path.exists():
+        return
+    schema = pa.table(columns(slice(first, first))).schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for mine in pieces(first, last):
+            writer.write_table(pa.table(columns(mine)))
 
 
 def _lists(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-
-
-def _key(relation: StoredRelation) -> str:
-    return f"{relation.info.source}:{relation.info.name}:{relation.info.destination}"
-
-
-@contextlib.contextmanager
-def _dgl_writing(path: Path) -> Iterator[None]:
-    """Tell a full disk from other trouble.
-
-    DGL says nothing of the last bytes lost when it closes a file on a full disk, so each file is read back.
-    """
-    try:
-        yield
-    except dgl.DGLError as error:
-        if shutil.disk_usage(path.parent).free < _FULL_BYTES:
-            raise OSError(errno.ENOSPC, "no space left on the device", str(path)) from error
-        raise StoreError(f"{path}: DGL cannot write it: {str(error).splitlines()[0]}") from error

@@ -201,7 +201,7 @@ def test_a_parent_whose_ids_are_damaged_is_not_reused(tmp_path: Path) -> None:
 
 
 def test_partitions_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
-    for name, text in (("a", "{"), ("b", '{"version": 1}'), ("c", '{"version": 2}')):
+    for name, text in (("a", "{"), ("b", '{"version": 1}'), ("c", '{"version": 3}')):
         (tmp_path / "store" / name).mkdir(parents=True)
         (tmp_path / "store" / name / "manifest.json").write_text(text)
     assert made(communities(groups=2), tmp_path).manifest.parent == ""

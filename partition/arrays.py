@@ -1,0 +1,61 @@
+"""Numbers in files: appended piece by piece, then mapped, so that they may be larger than memory.
+
+Owns how such a file is written and mapped. Knows nothing of what the numbers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PIECE = 1 << 20
+"""Rows handled at a time."""
+
+
+def pieces(first: int, last: int, size: int = 0) -> Iterator[slice]:
+    """The rows from `first` to before `last`, so many at a time, or PIECE."""
+    size = size or PIECE
+    for start in range(first, last, size):
+        yield slice(start, min(start + size, last))
+
+
+class ArrayFile:
+    """A one-dimensional array that grows in a new file; OSError with ENOSPC if the disk is full."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self._file = path.open("wb")
+
+    def append(self, values: np.ndarray) -> None:
+        """All values of an array of any shape, row by row; each has to fit the file's dtype."""
+        if values.size:
+            # Written, not mapped: on a full disk a map kills the process.
+            self._file.write(np.ascontiguousarray(values, dtype=self.dtype).data.cast("B"))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def mapped(self) -> np.ndarray:
+        """What was appended; nothing can be appended any more. The file may be removed meanwhile."""
+        self.close()
+        return mapped(self.path, self.dtype)
+
+
+def mapped(path: Path, dtype: Any) -> np.ndarray:
+    """A file's numbers. Not to be changed; who tries changes a copy (torch wants it writable)."""
+    if path.stat().st_size:
+        return np.asarray(np.memmap(path, dtype, mode="c"))
+    return np.zeros(0, dtype=dtype)  # nothing can be mapped of an empty file
+
+
+def gathered(path: Path, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`values[rows]` in a new file, mapped; `values` has one or two dimensions, `rows` are integers."""
+    width = values[:1].size or 1
+    file = ArrayFile(path, values.dtype)
+    for mine in pieces(0, len(rows), max(PIECE // width, 1)):
+        file.append(values[rows[mine]])
+    return file.mapped().reshape(len(rows), *values.shape[1:])
