@@ -15,6 +15,7 @@ from typing import Any
 import dgl
 import numpy as np
 
+from partition.arrays import pieces
 from partition.check_values import check_own_ids, check_values, expect, reading
 from partition.manifest import MANIFEST_NAME, PartitionManifest, RelationInfo
 
@@ -84,23 +85,36 @@ def _check_graph(path: Path, manifest: PartitionManifest, edge_map: np.ndarray, 
     _check_nodes(path, manifest, host, nodes, types, inner)
     count = int(inner.sum())
     expect(bool((destinations < count).all()), path, "an edge goes to a node of another host")
-    halo = np.unique(nodes[sources[sources >= count]])
-    expect(np.array_equal(nodes[count:], halo), path, "halo nodes are not the sources that live elsewhere")
+    is_source = np.zeros(len(nodes), dtype=bool)
+    is_source[sources] = True
+    halo = bool(is_source[count:].all()) and bool((np.diff(nodes[count:]) > 0).all())
+    expect(halo, path, "halo nodes are not the sources that live elsewhere")
     spans = edge_map[:, host]
-    first, last = (int(spans[0, 0]), int(spans[-1, 1])) if len(spans) else (0, 0)
-    same = np.array_equal(np.sort(edges), np.arange(first, last))
-    expect(same, path, f"its edges are not each of {first} to {last - 1} once")
-    of_edge = np.repeat(np.arange(len(spans)), np.diff(spans)[:, 0])
-    expect(np.array_equal(relations, of_edge[edges - first]), path, "an edge has another relation's number")
-    expect(bool((own == 1).all()), path, "inner_edge is not 1 everywhere")
+    by_id = _places(path, edges, *((int(spans[0, 0]), int(spans[-1, 1])) if len(spans) else (0, 0)))
+    ends_of_relations = np.cumsum(np.diff(spans)[:, 0])
     numbers = {t.name: index for index, t in enumerate(manifest.node_types)}
-    for ends, local in (("source", sources), ("destination", destinations)):
-        wanted = np.array([numbers[getattr(r, ends)] for r in manifest.relations], dtype=np.int64)[relations]
-        expect(np.array_equal(types[local], wanted), path, f"the {ends} of an edge is of another type")
-    _check_order(path, nodes[sources], destinations, relations, edges)
-    pairs = (nodes[sources], nodes[destinations])
-    both = (pairs, pairs[::-1])
-    return np.stack([_pair_sums(*ends, relations, len(manifest.relations)) for ends in both])
+    for mine in pieces(0, len(edges)):
+        wanted = np.searchsorted(ends_of_relations, np.arange(mine.start, mine.stop), side="right")
+        same = np.array_equal(relations[by_id[mine]], wanted)
+        expect(same, path, "an edge has another relation's number")
+        for ends, local in (("source", sources), ("destination", destinations)):
+            kinds = np.array([numbers[getattr(r, ends)] for r in manifest.relations], dtype=np.int64)
+            same = np.array_equal(types[local[mine]], kinds[relations[mine]])
+            expect(same, path, f"the {ends} of an edge is of another type")
+    expect(bool((own == 1).all()), path, "inner_edge is not 1 everywhere")
+    _check_order(path, nodes, (sources, destinations, relations, edges), by_id)
+    return _pair_sums(nodes, sources, destinations, relations, len(manifest.relations))
+
+
+def _places(path: Path, edges: np.ndarray, first: int, last: int) -> np.ndarray:
+    """int64 E, place of each edge by its number, which must be each from `first` to before `last` once."""
+    by_id = np.full(last - first, -1, dtype=np.int64)
+    in_range = bool(((edges >= first) & (edges < last)).all())
+    if in_range:
+        by_id[edges - first] = np.arange(len(edges))
+    same = in_range and len(edges) == len(by_id) and bool((by_id >= 0).all())
+    expect(same, path, f"its edges are not each of {first} to {last - 1} once")
+    return by_id
 
 
 def _check_nodes(
@@ -134,28 +148,50 @@ def _check_nodes(
 
 
 def _check_order(
-    path: Path, sources: np.ndarray, destinations: np.ndarray, relations: np.ndarray, edges: np.ndarray
+    path: Path,
+    nodes: np.ndarray,
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    by_id: np.ndarray,
 ) -> None:
-    stored = np.lexsort((edges, relations, destinations))
-    expect(_is_rising(stored), path, "edges are not sorted by destination, relation, number")
-    by_id = np.argsort(edges)
-    numbered = np.lexsort((sources[by_id], destinations[by_id], relations[by_id]))
-    expect(_is_rising(numbered), path, "edges are not numbered by relation, destination, source")
+    """`columns` are sources, destinations, relations, numbers of the edges."""
+    sources, destinations, relations, edges = columns
+    for mine in pieces(0, len(edges) - 1):
+        both = slice(mine.start, mine.stop + 1)
+        rising = _is_rising(destinations[both], relations[both], edges[both])
+        expect(rising, path, "edges are not sorted by destination, relation, number")
+        some = by_id[both]
+        rising = _is_rising(relations[some], destinations[some], nodes[sources[some]])
+        expect(rising, path, "edges are not numbered by relation, destination, source")
 
 
-def _is_rising(order: np.ndarray) -> bool:
-    return np.array_equal(order, np.arange(len(order)))
+def _is_rising(*columns: np.ndarray) -> bool:
+    """Whether no row of them, compared column by column, is less than the one before."""
+    rising = np.ones(len(columns[0]) - 1, dtype=bool)
+    for values in reversed(columns):
+        before, after = values[:-1], values[1:]
+        rising = (before < after) | ((before == after) & rising)
+    return bool(rising.all())
 
 
-def _pair_sums(one: np.ndarray, two: np.ndarray, relations: np.ndarray, count: int) -> np.ndarray:
-    """uint64 R: of each relation's pairs a sum of hashes, which is the same in any order."""
-    mixed = one.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed = (mixed + two.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(32)
-    sums = np.zeros(count, dtype=np.uint64)
-    np.add.at(sums, relations, mixed * np.uint64(0x94D049BB133111EB))
+def _pair_sums(
+    nodes: np.ndarray, sources: np.ndarray, destinations: np.ndarray, relations: np.ndarray, count: int
+) -> np.ndarray:
+    """uint64 2 x R: of each relation's pairs, and of those turned round, a sum of hashes in any order."""
+    sums = np.zeros((2, count), dtype=np.uint64)
+    for mine in pieces(0, len(relations)):
+        one, two = nodes[sources[mine]].astype(np.uint64), nodes[destinations[mine]].astype(np.uint64)
+        np.add.at(sums[0], relations[mine], _mixed(one, two))
+        np.add.at(sums[1], relations[mine], _mixed(two, one))
     return sums
+
+
+def _mixed(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """uint64 hashes of pairs, all uint64."""
+    mixed = one * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed = (mixed + two) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    return np.asarray(mixed * np.uint64(0x94D049BB133111EB))
 
 
 def _check_reverses(path: Path, manifest: PartitionManifest, pairs: np.ndarray) -> None:

@@ -72,6 +72,21 @@ def edge_of_the_other_host(found: Graph) -> None:
     found.edata[dgl.EID][0] = 0
 
 
+def numbers_swapped(*, same_destination: bool) -> Callable[[Graph], None]:
+    """Two edges of one relation, one after the other by number."""
+
+    def change(found: Graph) -> None:
+        destinations = found.edges(order="eid")[1]
+        order = found.edata[dgl.EID].argsort()
+        one, two = order[:-1], order[1:]
+        alike = found.edata[dgl.ETYPE][one] == found.edata[dgl.ETYPE][two]
+        place = torch.nonzero(alike & ((destinations[one] == destinations[two]) == same_destination))[0]
+        pair = torch.cat([one[place], two[place]])
+        found.edata[dgl.EID][pair] = found.edata[dgl.EID][pair.flip(0)]
+
+    return change
+
+
 def edge_missing(found: Graph) -> Graph:
     return dgl.remove_edges(found, torch.tensor([3]))
 
@@ -206,6 +221,8 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "edge into halo": (graph(edge_into_halo), "goes to a node of another host"),
     "edge without its reverse": (graph(edge_from_elsewhere), "rev_writes are not those of writes turned"),
     "edge's source of another type": (graph(edge_from_another_type), "the source of an edge is of another"),
+    "edges out of order": (graph(numbers_swapped(same_destination=True)), "not sorted by destination"),
+    "edges misnumbered": (graph(numbers_swapped(same_destination=False)), "not numbered by relation"),
     "relation": (graph(flagged("edata", dgl.ETYPE, 0, 3)), "another relation's number"),
     "inner_edge": (graph(flagged("edata", "inner_edge", 0, 0)), "inner_edge is not 1"),
     "halo too many": (graph(halo_too_many), "halo nodes are not the sources"),
