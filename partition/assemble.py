@@ -22,6 +22,7 @@ from partition.manifest import PartitionManifest
 from partition.quarantine import Quarantine, cap_of, quarantine_stats
 from partition.retoken import Tokenized, Tokenizer, tokenize_all
 from partition.reuse import Inherited, inherit
+from partition.room import Room
 from partition.schema import GraphSchema
 from partition.sought import Sought
 from partition.storage import InputFile
@@ -43,7 +44,7 @@ class Request:
     """Fingerprint of the tokenizer's files, empty without one."""
     id: str
     memory: int
-    """Bytes that cutting may take."""
+    """Bytes that reading the tables may take, and then cutting."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Assembled:
 def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say) -> Assembled:
     """Everything up to the writing; `earlier` partitions, newest first, are what may be reused.
 
-    The graph to cut lies in the folder `scratch`, which is made where it is needed.
+    The tables and the graph to cut lie in the folder `scratch`, which is made. What is mapped of it stays
+    readable when the folder is removed.
     """
     sought, texts = _sought(request, earlier, scratch, say)
     hashes = {name: text.hashes for name, text in texts.items()}
@@ -119,7 +121,8 @@ def _sought(
     request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say
 ) -> tuple[Sought, Mapping[str, Tokenized]]:
     options = request.options
-    loaded = load_tables(request.schema, request.files, cap=cap_of(options))
+    room = Room(scratch / "tables", request.memory)
+    loaded = load_tables(request.schema, request.files, cap=cap_of(options), room=room)
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
     edges = tuple(

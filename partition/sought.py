@@ -35,7 +35,7 @@ class Sought:
     keys: Mapping[str, str]
     """Content keys, see keys.py."""
     scratch: Path
-    """Folder for the graph to cut, made with it."""
+    """Folder for the graph to cut and whatever else does not fit in memory."""
     memory: int
     """Bytes that cutting may take."""
 
@@ -65,7 +65,7 @@ class Sought:
             )
             for table, rows in self.edges
         ]
-        return assign.adjacency_of(self.scratch, self.counts, ends)
+        return assign.adjacency_of(self.scratch / "graph", self.counts, ends)
 
     @cached_property
     def counted(self) -> list[np.ndarray]:
