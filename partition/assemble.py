@@ -101,7 +101,7 @@ def _numbered(
     start = time.monotonic()
     inherited = inherit(sought, earlier, say)
     if inherited is None:
-        edges = sum(len(rows) for _, rows in sought.edges)
+        edges = sum(relation.count for relation in sought.edges)
         say(f"cutting {sum(sought.counts):,} nodes and {edges:,} edges")
         found = sought.cut()
         part, cluster, choices = found.part, found.cluster, found.choices
@@ -125,11 +125,8 @@ def _sought(
     loaded = load_tables(request.schema, request.files, cap=cap_of(options), room=room)
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
-    edges = tuple(
-        (table, stored.message_edges(table, keep_eval_edges=options["keep_eval_edges"]))
-        for table in loaded.edges.values()
-    )
-    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key)
+    edges = tuple(stored.MessageEdges(table, options["keep_eval_edges"]) for table in loaded.edges.values())
+    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key, scratch=scratch)
     texts = _tokenized(request, loaded, keys, earlier, say)
     tokens = {name: text.lists for name, text in texts.items()}
     name, memory = request.schema.name, request.memory

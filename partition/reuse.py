@@ -141,7 +141,7 @@ def _same_graph(candidate: Earlier, sought: Sought) -> bool:
         manifest.schema_name == sought.name
         and {t.name for t in manifest.node_types} == set(sought.names)
         and {r.name for r in manifest.relations if not r.is_reverse}
-        == {table.schema.name for table, _ in sought.edges}
+        == {relation.table.schema.name for relation in sought.edges}
         and levels(manifest.options) == levels(sought.options)
         and _same_options(candidate, sought)
     )
