@@ -41,7 +41,7 @@ def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.
         yield from _by_arrow(ids, keys)
         return
     with _duckdb(room) as connection:
-        connection.register("ids", _reader(_numbered(_pieces(ids)), asked))
+        connection.register("ids", _reader(_numbered(pieces(ids)), asked))
         connection.register("keys", _reader(_numbered(keys), asked))
         yield from _column(
             connection,
@@ -54,12 +54,12 @@ def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
     """int64, ascending: rows of ids that an earlier row has as well; in pieces."""
     if _fits(ids, room):
         first = 0
-        for found in _by_arrow(ids, _pieces(ids)):
+        for found in _by_arrow(ids, pieces(ids)):
             yield first + np.flatnonzero(found != np.arange(first, first + len(found)))
             first += len(found)
         return
     with _duckdb(room) as connection:
-        connection.register("given", _reader(_numbered(_pieces(ids)), ids.type))
+        connection.register("given", _reader(_numbered(pieces(ids)), ids.type))
         connection.execute("CREATE TEMP TABLE ids AS SELECT * FROM given")
         yield from _column(
             connection,
@@ -68,6 +68,12 @@ def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
             "SELECT ids.row FROM ids JOIN twice ON ids.value = twice.value WHERE ids.row > twice.first "
             "ORDER BY ids.row",
         )
+
+
+def pieces(ids: pa.Array) -> Iterator[pa.Array]:
+    """The same ids, a few at a time."""
+    for start in range(0, len(ids), _ROWS):
+        yield ids.slice(start, _ROWS)
 
 
 def _fits(ids: pa.Array, room: Room) -> bool:
@@ -131,8 +137,3 @@ def _numbered(pieces: Iterable[pa.Array]) -> Iterator[pa.RecordBatch]:
         rows = np.arange(first, first + len(piece))
         yield pa.record_batch([piece, pa.array(rows)], ["value", "row"])
         first += len(piece)
-
-
-def _pieces(ids: pa.Array) -> Iterator[pa.Array]:
-    for start in range(0, len(ids), _ROWS):
-        yield ids.slice(start, _ROWS)

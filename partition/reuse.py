@@ -162,7 +162,8 @@ def _too_different(parent: Earlier, sought: Sought, new: int, gone: int) -> str 
 
 def _places(parent: Earlier, sought: Sought, say: Say) -> dict[str, Places] | None:
     try:
-        return {name: places(parent, name, table.ids) for name, table in sought.tables.nodes.items()}
+        room = sought.room
+        return {name: places(parent, name, table.ids, room) for name, table in sought.tables.nodes.items()}
     except (StoreError, OSError) as error:
         say(f"{parent.id} is not reused: {str(error).splitlines()[0]}")
         return None

@@ -17,6 +17,7 @@ import numpy as np
 
 from partition import assign, stored
 from partition.csr import DiskGraph, build
+from partition.room import Room
 from partition.tables import GraphTables
 from partition.tokens import TokenLists
 
@@ -38,6 +39,11 @@ class Sought:
     """Folder for the graph to cut and whatever else does not fit in memory."""
     memory: int
     """Bytes that cutting may take."""
+
+    @property
+    def room(self) -> Room:
+        """Where ids are looked up."""
+        return Room(self.scratch, self.memory)
 
     @property
     def names(self) -> list[str]:

@@ -231,6 +231,7 @@ def node_weights(
     sizes = [len(table.ids) for table in tables.nodes.values()]
     ones = np.ones(sum(sizes))
     degree, text, targets = (np.zeros(sum(sizes)) for _ in range(3))
+    # Below, 1.0 and not 1: add.at of another type than the array's takes 170 ns a row instead of 7.
 
     def of(whole: np.ndarray, name: str) -> np.ndarray:
         first = sum(sizes[: list(tables.nodes).index(name)])
@@ -240,15 +241,15 @@ def node_weights(
         of(text, name)[:] += lists.lengths
     for name, table in tables.nodes.items():
         if table.splits is not None:
-            np.add.at(of(targets, name), table.targets[table.splits[table.targets] == 0], 1)
+            np.add.at(of(targets, name), table.targets[table.splits[table.targets] == 0], 1.0)
     for relation in edges:
         table_, schema = relation.table, relation.table.schema
         for source, destination in relation.ends():
-            np.add.at(of(degree, schema.source), source, 1)
-            np.add.at(of(degree, schema.destination), destination, 1)
+            np.add.at(of(degree, schema.source), source, 1.0)
+            np.add.at(of(degree, schema.destination), destination, 1.0)
         if table_.splits is not None:
             for rows in table_.rows():
                 training = rows[table_.splits[rows] == 0]
-                np.add.at(of(targets, schema.source), table_.source[training], 1)
-                np.add.at(of(targets, schema.destination), table_.destination[training], 1)
+                np.add.at(of(targets, schema.source), table_.source[training], 1.0)
+                np.add.at(of(targets, schema.destination), table_.destination[training], 1.0)
     return [ones, degree, text, targets]
