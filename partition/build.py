@@ -2,7 +2,8 @@
 
 Owns the options and the id, a hash of schema, tables, tokenizer, options and format. The id is that of the
 request: what an earlier partition gave to the result is in the manifest (reuse.py).
-All data is checked before the first byte is written, and held in memory; only the graph to cut is in files.
+All data is checked before the first byte of a partition is written; until then tables and graph are in scratch
+files.
 For a store at a URL it builds in a local cache and pushes.
 """
 
