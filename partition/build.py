@@ -2,8 +2,7 @@
 
 Owns the options and the id, a hash of schema, tables, tokenizer, options and format. The id is that of the
 request: what an earlier partition gave to the result is in the manifest (reuse.py).
-All data is checked before the first byte of a partition is written; until then tables and graph are in scratch
-files.
+All data is checked before the first byte of a partition is written; until then all is in scratch files.
 For a store at a URL it builds in a local cache and pushes.
 """
 
