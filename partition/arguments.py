@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--memory",
         default="",
         metavar="SIZE",
-        help="what cutting may take, by which auto chooses, like 4GiB; none = most of this machine's",
+        help="what reading and cutting may take, by which auto chooses, like 4GiB; none = most there is",
     )
     build.add_argument(
         "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"

@@ -23,6 +23,7 @@ from partition.manifest import PartitionManifest
 from partition.quarantine import Quarantine, cap_of, quarantine_stats
 from partition.retoken import Tokenized, Tokenizer, tokenize_all
 from partition.reuse import Inherited, inherit
+from partition.room import Room
 from partition.schema import GraphSchema
 from partition.sought import Sought
 from partition.storage import InputFile
@@ -45,7 +46,7 @@ class Request:
     """Fingerprint of the tokenizer's files, empty without one."""
     id: str
     memory: int
-    """Bytes that cutting may take."""
+    """Bytes that reading the tables may take, and then cutting."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Assembled:
 def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say) -> Assembled:
     """Everything up to the writing; `earlier` partitions, newest first, are what may be reused.
 
-    The folder `scratch` is made. It holds the graph to cut meanwhile, and the stored graph's edges until
-    they are written.
+    The folder `scratch` is made. It holds the tables and the graph to cut meanwhile, and the stored graph's
+    edges until they are written.
     """
     scratch.mkdir()
     sought, texts = _sought(request, earlier, scratch / "cut", say)
@@ -106,7 +107,7 @@ def _numbered(
     start = time.monotonic()
     inherited = inherit(sought, earlier, say)
     if inherited is None:
-        edges = sum(len(rows) for _, rows in sought.edges)
+        edges = sum(relation.count for relation in sought.edges)
         say(f"cutting {sum(sought.counts):,} nodes and {edges:,} edges")
         found = sought.cut()
         part, cluster, choices = found.part, found.cluster, found.choices
@@ -126,14 +127,12 @@ def _sought(
     request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say
 ) -> tuple[Sought, Mapping[str, Tokenized]]:
     options = request.options
-    loaded = load_tables(request.schema, request.files, cap=cap_of(options))
+    room = Room(scratch / "tables", request.memory)
+    loaded = load_tables(request.schema, request.files, cap=cap_of(options), room=room)
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
-    edges = tuple(
-        (table, stored.message_edges(table, keep_eval_edges=options["keep_eval_edges"]))
-        for table in loaded.edges.values()
-    )
-    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key)
+    edges = tuple(stored.MessageEdges(table, options["keep_eval_edges"]) for table in loaded.edges.values())
+    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key, scratch=scratch)
     texts = _tokenized(request, loaded, keys, earlier, say)
     tokens = {name: text.lists for name, text in texts.items()}
     name, memory = request.schema.name, request.memory

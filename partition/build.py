@@ -2,8 +2,8 @@
 
 Owns the options and the id, a hash of schema, tables, tokenizer, options and format. The id is that of the
 request: what an earlier partition gave to the result is in the manifest (reuse.py).
-All data is checked before the first byte is written. Edges lie in scratch files meanwhile: the graph to cut,
-then the stored one.
+All data is checked before the first byte of a partition is written; until then all is in scratch files: the
+tables, the graph to cut, then the stored one.
 For a store at a URL it builds in a local cache and pushes.
 """
 

@@ -6,7 +6,7 @@ Shape letters: N nodes of a type in the tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from partition.errors import StoreError
+from partition.lookup import pieces, rows_of
 from partition.manifest import MANIFEST_NAME, PartitionManifest
 from partition.reader import open_tokens, read_ids
+from partition.room import IN_MEMORY, Room
 from partition.store import check_files
 from partition.tokens import TokenLists
 
@@ -76,11 +77,11 @@ def earlier_partitions(store: Path) -> list[Earlier]:
     return [earlier for _, earlier in sorted(found, key=lambda item: (-item[0], item[1].id))]
 
 
-def places(earlier: Earlier, node_type: str, ids: pa.Array) -> Places:
+def places(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMORY) -> Places:
     """Find today's nodes of a type by their own ids; StoreError where the files are not as written."""
     manifest = earlier.manifest
     there = _ids(earlier, node_type)
-    old = _rows_of(ids, there)
+    old = _rows_of(ids, there, room)
     offsets = np.asarray(manifest.offsets[node_type], dtype=np.int64)
     cluster = np.searchsorted(offsets, old, side="right") - 1
     part = np.searchsorted([0, *accumulate(manifest.clusters)], cluster, side="right") - 1
@@ -93,7 +94,7 @@ def places(earlier: Earlier, node_type: str, ids: pa.Array) -> Places:
     )
 
 
-def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array) -> StoredTokens:
+def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMORY) -> StoredTokens:
     """What it has of a type's texts; StoreError where the files are not as written."""
     hosts = range(earlier.manifest.hosts)
     stems = [f"part{host}/tokens/{node_type}" for host in hosts]
@@ -106,7 +107,7 @@ def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array) -> StoredTokens
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
     hashes = np.concatenate([np.load(earlier.folder / f"{stem}.hashes.npy") for stem in stems])
-    return StoredTokens(lists, hashes, _rows_of(ids, _ids(earlier, node_type)))
+    return StoredTokens(lists, hashes, _rows_of(ids, _ids(earlier, node_type), room))
 
 
 def figures(stats: Mapping[str, Any]) -> dict[str, float]:
@@ -126,9 +127,8 @@ def _ids(earlier: Earlier, node_type: str) -> pa.Array:
     return pa.concat_arrays([read_ids(earlier.folder, host, node_type) for host in hosts])
 
 
-def _rows_of(wanted: pa.Array, known: pa.Array) -> np.ndarray:
+def _rows_of(wanted: pa.Array, known: pa.Array, room: Room) -> np.ndarray:
     """int64, place of each wanted id among the known ones, -1 where it is none of them."""
     if wanted.type != known.type:
         return np.full(len(wanted), -1, dtype=np.int64)
-    found: Iterable[int] = pc.fill_null(pc.index_in(wanted, value_set=known), -1)
-    return np.asarray(found, dtype=np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *rows_of(known, pieces(wanted), room)])

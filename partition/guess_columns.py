@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from partition.columns import read_features, read_ids, read_labels, read_splits, read_texts
+from partition.columns import read_ids, read_labels, read_splits, read_texts
 from partition.errors import DataError
+from partition.features import read_features
 from partition.guess_files import FoundTable
 from partition.guess_look import Column
 from partition.manifest import SPLITS

@@ -17,6 +17,7 @@ from partition.errors import DataError
 from partition.guess_columns import COMMON_IDS, IdColumn, normal, thing
 from partition.guess_files import FoundTable
 from partition.guess_look import Column
+from partition.pieces import whole_column
 
 Ids = Mapping[str, IdColumn]
 """Node type -> its ids."""
@@ -77,7 +78,7 @@ def hint_of_name(column: str, types: Collection[str]) -> str:
 def find_end(table: FoundTable, column: str, ids: Ids, *, hint: str) -> End:
     """The type whose ids a column holds. A type that a name hints at goes before all others."""
     try:
-        keys = table.read(column).column(column)
+        keys = whole_column(table.read(column), column)
     except DataError as error:
         return End(column, hint, sure=False, why=error.args[0])
     filled = keys.drop_null()

@@ -18,10 +18,10 @@ import pyarrow.parquet
 
 from partition.errors import DataError, UsageError
 from partition.guess_look import Column, look_at
+from partition.importers import IMPORTERS
 from partition.lines import lines_of, no_lines
 from partition.rows import RowFile, Rows
 from partition.storage import InputFile, InputFolder, reading
-from partition.tables import IMPORTERS
 
 SAMPLE_ROWS = 10_000
 """Rows of a table that a guess starts from; what it leads to is checked on all rows."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from partition.pieces import whole_column
 from partition.rows import Rows
 
 
@@ -36,7 +37,7 @@ class Column:
 
 def look_at(rows: Rows, name: str) -> Column:
     """A column of the first rows."""
-    values = rows.column(name)
+    values = whole_column(rows, name)
     if rows.loose:
         values = _typed(values)
     kind = "other" if rows.loose and _are_dates(values) else _kind(values)

@@ -39,6 +39,7 @@ from partition.guess_copies import (
 from partition.guess_edit import ideas, set_keys
 from partition.guess_files import SPLIT_FOLDER, FoundTable, table_of
 from partition.manifest import SPLITS
+from partition.pieces import whole_column
 from partition.schema import EdgeSchema, GraphSchema, NodeSchema, parse_schema
 from partition.storage import InputFile, InputFolder, writing
 from partition.tables import GraphTables, load_tables, table_files
@@ -241,9 +242,9 @@ def _copy(table: _Table, label: str, shares: Shares) -> tuple[pa.Table, str, str
     splits = draw_splits(_keys(table), shares)
     words = pa.array(np.array(SPLITS)[splits].tolist(), pa.string())
     if label:  # a row without one is no target
-        words = pc.if_else(pc.is_valid(rows.column(label)), words, None)
+        words = pc.if_else(pc.is_valid(whole_column(rows, label)), words, None)
     if found.loose:
-        whole = pa.table({name: rows.column(name) for name in header})
+        whole = pa.table({name: whole_column(rows, name) for name in header})
     else:
         whole = pa.concat_tables([file.table for file in rows.files])
     counts = ", ".join(f"{name} {pc.sum(pc.equal(words, name)).as_py() or 0:,}" for name in SPLITS)
@@ -255,10 +256,10 @@ def _keys(table: _Table) -> list[str]:
     """What the draw depends on: a node's id; an edge's ends, the same for both directions."""
     schema = table.schema
     if isinstance(schema, NodeSchema):
-        return [str(value) for value in table.found.read(schema.id).column(schema.id).to_pylist()]
+        return [str(value) for value in whole_column(table.found.read(schema.id), schema.id).to_pylist()]
     names = schema.source_id, schema.destination_id
     rows = table.found.read(*names)
-    pairs = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+    pairs = zip(*(whole_column(rows, name).to_pylist() for name in names), strict=True)
     within = schema.source == schema.destination
     ends = ((str(a), str(b)) for a, b in pairs)
     return ["\0".join(sorted(pair) if within else pair) for pair in ends]

@@ -1,6 +1,6 @@
 """Content keys: what of a request's input is the same as an earlier one's, part by part.
 
-Owns which parts there are and what goes into their hashes. Never reads a file, never decides what to reuse.
+Owns which parts there are and what goes into their hashes. Never reads a table, never decides what to reuse.
 
     graph                  ids of all nodes and edges that messages may use
     structure              graph, and the options that steer the cut
@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from partition.manifest import FORMAT_VERSION
-from partition.tables import EdgeTable, GraphTables, NodeTable
+from partition.spill import Records, in_order
+from partition.stored import MessageEdges
+from partition.tables import GraphTables, NodeTable
 
 CUT_OPTIONS = ("cluster_size", "method", "seed", "even")
 """Besides hosts and trainers."""
@@ -32,19 +36,20 @@ _ROWS = 1 << 16
 
 def content_keys(
     tables: GraphTables,
-    edges: Sequence[tuple[EdgeTable, np.ndarray]],
+    edges: Sequence[MessageEdges],
     options: Mapping[str, Any],
     *,
     tokenizer: str,
+    scratch: Path,
 ) -> dict[str, str]:
-    """Name -> sha256; `edges` are relations with their rows that messages may use.
+    """Name -> sha256; `edges` are those that messages may use, sorted in the folder `scratch`.
 
     `tokenizer` is the fingerprint of its files, empty where texts are left out.
     """
-    keys = {"graph": _graph(tables, edges)}
+    keys = {"graph": _graph(tables, edges, scratch)}
     keys["structure"] = _hash(keys["graph"], levels(options), [options[name] for name in CUT_OPTIONS])
     relations = [
-        [edge.schema.name, edge.schema.reverse_name(default=options["reverse"])] for edge, _ in edges
+        [edge.table.schema.name, edge.table.schema.reverse_name(default=options["reverse"])] for edge in edges
     ]
     keys["layout"] = _hash(keys["structure"], FORMAT_VERSION, options["hosts"], relations)
     for name, node in tables.nodes.items():
@@ -53,9 +58,9 @@ def content_keys(
             keys[f"nodes/{name}/tokens"] = _hash(node.ids, node.texts, tokenizer, options["max_length"])
         for what, values in _node_columns(node).items():
             keys[f"nodes/{name}/{what}"] = _hash(*values)
-    for edge, rows in edges:
-        for what, values in _edge_columns(edge, rows).items():
-            keys[f"edges/{edge.schema.name}/{what}"] = _hash(*values)
+    for edge in edges:
+        for what, streams in _edge_columns(edge).items():
+            keys[f"edges/{edge.table.schema.name}/{what}"] = _hash(*streams)
     return keys
 
 
@@ -64,15 +69,43 @@ def levels(options: Mapping[str, Any]) -> list[int]:
     return [blocks for blocks in (options["hosts"], options["trainers"]) if blocks > 1]
 
 
-def _graph(tables: GraphTables, edges: Sequence[tuple[EdgeTable, np.ndarray]]) -> str:
+@dataclass(frozen=True)
+class _Stream:
+    """An array that comes in chunks and is hashed like a whole one."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    chunks: Iterable[np.ndarray]
+
+
+def _graph(tables: GraphTables, edges: Sequence[MessageEdges], scratch: Path) -> str:
     parts: list[Any] = []
     for name, node in tables.nodes.items():
         parts += [name, node.ids]
-    for edge, rows in edges:
+    for edge in edges:
+        schema = edge.table.schema
         # In the order of their ends: that of the table changes neither the cut nor what is stored.
-        ends = edge.source[rows] * len(tables.nodes[edge.schema.destination].ids) + edge.destination[rows]
-        parts += [edge.schema.name, edge.schema.source, edge.schema.destination, np.sort(ends)]
+        ends = _sorted_ends(tables, edge, scratch)
+        parts += [
+            schema.name,
+            schema.source,
+            schema.destination,
+            _Stream(np.dtype(np.int64), (edge.count,), ends),
+        ]
     return _hash(*parts)
+
+
+def _sorted_ends(tables: GraphTables, edge: MessageEdges, scratch: Path) -> Iterator[np.ndarray]:
+    """int64, ascending: source x nodes of the destination's type + destination."""
+    schema = edge.table.schema
+    width = len(tables.nodes[schema.destination].ids)
+
+    def records() -> Iterator[Records]:
+        return (Records(source, destination) for source, destination in edge.ends())
+
+    for _, _, keys, counts in in_order(scratch, len(tables.nodes[schema.source].ids), records):
+        ends = (keys >> 32) * width + (keys & 0xFFFFFFFF)
+        yield np.repeat(ends, counts)
 
 
 def _node_columns(node: NodeTable) -> dict[str, list[np.ndarray]]:
@@ -86,15 +119,25 @@ def _node_columns(node: NodeTable) -> dict[str, list[np.ndarray]]:
     return columns
 
 
-def _edge_columns(edge: EdgeTable, rows: np.ndarray) -> dict[str, list[np.ndarray]]:
+def _edge_columns(edge: MessageEdges) -> dict[str, list[_Stream]]:
+    table = edge.table
     columns = {}
-    if edge.features is not None:
-        columns["features"] = [edge.source[rows], edge.destination[rows], edge.features[rows]]
-    if edge.splits is not None:
-        asked = np.flatnonzero(edge.splits >= 0)
-        every = (edge.source, edge.destination, edge.splits, edge.labels, edge.features)
-        columns["targets"] = [values[asked] for values in every if values is not None]
+    if table.features is not None:
+        every = (table.source, table.destination, table.features)
+        columns["features"] = [_chosen(values, edge.rows, edge.count) for values in every]
+    if (splits := table.splits) is not None:
+
+        def asked() -> Iterator[np.ndarray]:
+            return (rows[splits[rows] >= 0] for rows in table.rows(held_out=True))
+
+        count = sum(len(rows) for rows in asked())
+        given = (table.source, table.destination, splits, table.labels, table.features)
+        columns["targets"] = [_chosen(values, asked, count) for values in given if values is not None]
     return columns
+
+
+def _chosen(values: np.ndarray, rows: Callable[[], Iterator[np.ndarray]], count: int) -> _Stream:
+    return _Stream(values.dtype, (count, *values.shape[1:]), (values[some] for some in rows()))
 
 
 def _hash(*parts: Any) -> str:
@@ -104,6 +147,10 @@ def _hash(*parts: Any) -> str:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype}{part.shape}\n".encode())
             digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, _Stream):
+            digest.update(f"{part.dtype}{part.shape}\n".encode())
+            for chunk in part.chunks:
+                digest.update(np.ascontiguousarray(chunk).data)
         elif isinstance(part, pa.Array):
             digest.update(f"{part.type} {len(part)}\n".encode())
             for start in range(0, len(part), _ROWS):

@@ -30,7 +30,7 @@ BALANCE = 1.03
 """What a block may weigh beside the average one, in methods that let us say so; METIS's own default."""
 _TRIALS = 4
 """Cuts that METIS makes of a graph of up to _TRIED edges, to keep the best: of Debian's packages between four
-hosts 16.8 % are cut, mean of five seeds, after one 17.4 and by recursive bisection, pymetis's default, 18.3."""
+hosts 16.8 % are cut, mean of five seeds, after one 17.4; by bisection, pymetis's default, 18.3."""
 _TRIED = 4_000_000
 """A cut takes some 1.2 seconds per million edges."""
 

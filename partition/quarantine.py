@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,7 +110,7 @@ def sift(
     """
     total = len(rows) + sum(len(file.ragged) for file in rows.files)
     allowed = max(1, int(cap * total))
-    whole = rows
+    rows = whole = replace(rows, most_told=allowed + _SHOWN)
     found = list(_ragged(rows))
     if len(found) > allowed:
         raise _too_many(whole, found, len(found), total, allowed, cap)
@@ -118,7 +118,7 @@ def sift(
         try:
             result = read(rows)
         except BadRows as bad:
-            count = len(found) + len(bad.positions)
+            count = len(found) + bad.count
             few = bad.positions if count <= allowed else bad.positions[:_SHOWN]
             found += [_found(rows, bad, int(position), id_column) for position in few]
             if count > allowed:

@@ -67,8 +67,10 @@ def tokenize_all(
 
 def text_hashes(texts: pa.Array) -> np.ndarray:
     """uint64 N. With 64 bits, one in 10^19 changed texts would be taken for the old one of its node."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in _strings(texts))
-    return np.frombuffer(digests, dtype=np.uint64)
+    hashes = bytearray()  # a list of digests would take 50 bytes each
+    for text in _strings(texts):
+        hashes += hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return np.frombuffer(hashes, dtype=np.uint64)
 
 
 def write_text_hashes(

@@ -141,7 +141,7 @@ def _same_graph(candidate: Earlier, sought: Sought) -> bool:
         manifest.schema_name == sought.name
         and {t.name for t in manifest.node_types} == set(sought.names)
         and {r.name for r in manifest.relations if not r.is_reverse}
-        == {table.schema.name for table, _ in sought.edges}
+        == {relation.table.schema.name for relation in sought.edges}
         and levels(manifest.options) == levels(sought.options)
         and _same_options(candidate, sought)
     )
@@ -162,7 +162,8 @@ def _too_different(parent: Earlier, sought: Sought, new: int, gone: int) -> str 
 
 def _places(parent: Earlier, sought: Sought, say: Say) -> dict[str, Places] | None:
     try:
-        return {name: places(parent, name, table.ids) for name, table in sought.tables.nodes.items()}
+        room = sought.room
+        return {name: places(parent, name, table.ids, room) for name, table in sought.tables.nodes.items()}
     except (StoreError, OSError) as error:
         say(f"{parent.id} is not reused: {str(error).splitlines()[0]}")
         return None

@@ -1,12 +1,13 @@
-"""The rows of one table as they were read, and what is said of those that are wrong.
+"""The rows of one table as they were read, piece by piece, and what is said of those that are wrong.
 
-Owns the way from a row in memory to its place in a file. Never decides what is wrong, nor what comes of it.
+Owns the way from a row that was read to its place in a file. Never decides what is wrong, nor what comes of
+it.
 Shape letters: N rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -15,6 +16,11 @@ import pyarrow as pa
 
 from partition.errors import DataError
 from partition.lines import LinesOf, no_lines, place
+
+PIECE_ROWS = 1 << 16
+"""Rows that are looked at together."""
+PIECE_BYTES = 16 << 20
+"""Of them all, where rows are long."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +40,40 @@ class Ragged:
 
 @dataclass(frozen=True)
 class RowFile:
-    """What one file gave to a table."""
+    """What one file gave to a table, maybe mapped from a file of batches."""
 
     name: str
     table: pa.Table
-    numbers: np.ndarray | None = None
-    """int64 N, row of the file that each one is; None = they are all there."""
     ragged: tuple[Ragged, ...] = ()
     """Only where they are put aside; else the first of them ends the reading."""
+    dropped: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """int64, ascending: rows of `table` that are left out."""
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows - len(self.dropped))
 
     def number(self, row: int) -> int:
-        return row if self.numbers is None else int(self.numbers[row])
+        """Row of the file."""
+        return _among_all(self.inner(row), np.array([ragged.row for ragged in self.ragged], dtype=np.int64))
+
+    def inner(self, row: int) -> int:
+        """Row of `table`."""
+        return _among_all(row, self.dropped)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of all rows that are not left out, in pieces that do not depend on the columns."""
+        row_bytes = self.table.nbytes // max(self.table.num_rows, 1) + 1
+        first = 0
+        most = max(1, min(PIECE_ROWS, PIECE_BYTES // row_bytes))
+        for batch in self.table.select(list(columns)).to_reader(most):
+            last = first + batch.num_rows
+            start, stop = np.searchsorted(self.dropped, [first, last])
+            if stop > start:
+                kept = np.ones(batch.num_rows, dtype=bool)
+                kept[self.dropped[start:stop] - first] = False
+                batch = batch.filter(pa.array(kept))
+            yield batch
+            first = last
 
 
 @dataclass(frozen=True)
@@ -57,16 +86,26 @@ class Rows:
     loose: bool = False
     """From CSV: every column comes as text, and its meaning decides what it is."""
     lines_of: LinesOf = field(default=no_lines)
+    most_told: int | None = None
+    """Of the rows with one fault so many are remembered, the others only counted; None = all are."""
 
     def __len__(self) -> int:
-        return sum(file.table.num_rows for file in self.files)
+        return sum(len(file) for file in self.files)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, RowFile, pa.RecordBatch]]:
+        """(position of the first row, its file, some columns of a few rows), in order."""
+        first = 0
+        for file in self.files:
+            for batch in file.batches(columns):
+                yield first, file, batch
+                first += batch.num_rows
 
     def find(self, position: int) -> tuple[int, int]:
-        """(index of the file, row of its table)."""
+        """(index of the file, row of it that is not left out)."""
         for index, file in enumerate(self.files):
-            if position < file.table.num_rows:
+            if position < len(file):
                 return index, position
-            position -= file.table.num_rows
+            position -= len(file)
         raise IndexError(position)
 
     def place(self, position: int) -> str:
@@ -88,9 +127,13 @@ class Rows:
         problem: Callable[[int], str],
         *,
         hint: str = "",
+        count: int | None = None,
     ) -> NoReturn:
-        """Raise BadRows for all cells that are wrong in one way; `problem` is what to say of a position."""
-        raise BadRows(self, positions, column, reason, problem, hint=hint)
+        """Raise BadRows for all cells that are wrong in one way; `problem` is what to say of a position.
+
+        `count` says how many there are where `positions` are only the first.
+        """
+        raise BadRows(self, positions, column, reason, problem, hint=hint, count=count)
 
     def fail_column(self, column: str, problem: str, *, hint: str = "") -> NoReturn:
         """Raise DataError for a whole column."""
@@ -101,18 +144,22 @@ class Rows:
         """All rows but some, which keep their places in the files."""
         files, first = [], 0
         for file in self.files:
-            count = file.table.num_rows
-            kept = np.ones(count, dtype=bool)
-            kept[positions[(positions >= first) & (positions < first + count)] - first] = False
-            numbers = np.arange(count) if file.numbers is None else file.numbers
-            files.append(replace(file, table=file.table.filter(pa.array(kept)), numbers=numbers[kept]))
-            first += count
+            mine = positions[(positions >= first) & (positions < first + len(file))] - first
+            inner = np.array([file.inner(int(row)) for row in mine], dtype=np.int64)
+            files.append(replace(file, dropped=np.sort(np.concatenate([file.dropped, inner]))))
+            first += len(file)
         return replace(self, files=tuple(files))
+
+    def cell(self, position: int, column: str) -> pa.Array:
+        """One cell as it was read, an array of one."""
+        index, row = self.find(position)
+        file = self.files[index]
+        cell: Any = file.table[column].slice(file.inner(row), 1).combine_chunks()
+        return cell.chunk(0) if isinstance(cell, pa.ChunkedArray) else cell
 
     def text(self, position: int, column: str) -> str | None:
         """One cell as text, for a person to read."""
-        index, row = self.find(position)
-        cell: Any = self.files[index].table[column].slice(row, 1).combine_chunks()
+        cell = self.cell(position, column)
         if pa.types.is_dictionary(cell.type):
             cell = cell.cast(cell.type.value_type)
         if is_text(cell.type):
@@ -121,44 +168,6 @@ class Rows:
         if isinstance(value, bytes):
             return value.decode("utf-8", errors="replace")
         return None if value is None else str(value)
-
-    def column(self, name: str) -> pa.Array:
-        """One column over all files: int64, large_string (valid UTF-8), or whatever else it is."""
-        arrays, broken, first = [], [], 0
-        for file in self.files:
-            try:
-                arrays.append(self._plain(file.table[name].combine_chunks(), name))
-            except _NotUTF8 as error:
-                broken.append(first + _bad_utf8(error.array))
-            first += file.table.num_rows
-        if broken:
-            hint = "save the table as UTF-8"
-            self.refuse(
-                np.concatenate(broken), name, "not valid UTF-8", lambda _: "not valid UTF-8", hint=hint
-            )
-        kinds = {str(array.type): array.type for array in arrays if array.type != pa.null()}
-        if len(kinds) > 1:
-            self.fail_column(name, f"its files disagree about its type: {', '.join(kinds)}")
-        kind = next(iter(kinds.values()), pa.null())
-        return pa.concat_arrays([array.cast(kind) for array in arrays])
-
-    def _plain(self, array: Any, name: str) -> pa.Array:
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-        if pa.types.is_dictionary(array.type):
-            array = array.cast(array.type.value_type)
-        if pa.types.is_integer(array.type):
-            try:
-                return array.cast(pa.int64())
-            except pa.ArrowInvalid:
-                self.fail_column(name, "a number does not fit into 64 signed bits")
-        if is_text(array.type) or pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-            binary = array.cast(pa.large_binary())
-            try:
-                return binary.cast(pa.large_string())
-            except pa.ArrowInvalid:
-                raise _NotUTF8(binary) from None
-        return array
 
 
 class BadRows(DataError):
@@ -173,10 +182,13 @@ class BadRows(DataError):
         problem: Callable[[int], str],
         *,
         hint: str = "",
+        count: int | None = None,
     ) -> None:
         first = int(positions[0])
         super().__init__(f"{rows.place(first)}, column {column!r}: {problem(first)}", hint=hint)
         self.positions = positions
+        self.count = len(positions) if count is None else count
+        """Of all rows with this fault, of which `positions` may be the first only."""
         self.column = column
         self.reason = reason
         """The same words for all rows with this fault."""
@@ -187,17 +199,6 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-class _NotUTF8(Exception):
-    def __init__(self, array: pa.Array) -> None:
-        super().__init__()
-        self.array = array
-
-
-def _bad_utf8(array: Sequence[Any]) -> np.ndarray:
-    rows = []
-    for row, value in enumerate(array):
-        try:
-            (value.as_py() or b"").decode("utf-8")
-        except UnicodeDecodeError:
-            rows.append(row)
-    return np.array(rows, dtype=np.int64)
+def _among_all(row: int, gone: np.ndarray) -> int:
+    """Number of the row-th of all rows but some; `gone` is int64, ascending."""
+    return row + int(np.searchsorted(gone - np.arange(len(gone)), row, side="right"))

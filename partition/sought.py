@@ -6,17 +6,19 @@ Shape letters: N nodes over all types, in the order of types and rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from partition import assign, stored
-from partition.csr import DiskGraph
-from partition.tables import EdgeTable, GraphTables
+from partition.csr import DiskGraph, build
+from partition.room import Room
+from partition.tables import GraphTables
 from partition.tokens import TokenLists
 
 
@@ -27,17 +29,21 @@ class Sought:
     name: str
     """Of the graph, in graph.toml."""
     tables: GraphTables
-    edges: tuple[tuple[EdgeTable, np.ndarray], ...]
-    """Relations, each with its rows (int64) that messages may use."""
+    edges: tuple[stored.MessageEdges, ...]
     tokens: Mapping[str, TokenLists]
     """Type -> tokens in the order of rows."""
     options: Mapping[str, Any]
     keys: Mapping[str, str]
     """Content keys, see keys.py."""
     scratch: Path
-    """Folder for the graph to cut, made with it."""
+    """Folder for the graph to cut and whatever else does not fit in memory."""
     memory: int
     """Bytes that cutting may take."""
+
+    @property
+    def room(self) -> Room:
+        """Where ids are looked up."""
+        return Room(self.scratch, self.memory)
 
     @property
     def names(self) -> list[str]:
@@ -55,17 +61,15 @@ class Sought:
     @cached_property
     def graph(self) -> DiskGraph:
         """All types and relations in one undirected graph, in files."""
-        place = {name: index for index, name in enumerate(self.names)}
-        ends = [
-            (
-                place[table.schema.source],
-                table.source[rows],
-                place[table.schema.destination],
-                table.destination[rows],
-            )
-            for table, rows in self.edges
-        ]
-        return assign.adjacency_of(self.scratch, self.counts, ends)
+        first = dict(zip(self.names, accumulate(self.counts, initial=0), strict=False))
+
+        def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for relation in self.edges:
+                schema = relation.table.schema
+                for source, destination in relation.ends():
+                    yield first[schema.source] + source, first[schema.destination] + destination
+
+        return build(self.scratch / "graph", sum(self.counts), chunks)
 
     @cached_property
     def counted(self) -> list[np.ndarray]:

@@ -1,41 +1,36 @@
-"""Tables -> one checked graph in memory, rows in the order of the files.
+"""Tables -> one checked graph, rows in the order of the files; its arrays lie in mapped files, or in memory.
 
-Owns the importers by suffix and the map from original ids to rows. Never numbers nodes anew, never writes.
+Owns what makes up a graph, and the way of each table through its checks. Never numbers nodes anew.
 Shape letters: N rows, F width of the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
-from partition.columns import (
-    read_endpoints,
-    read_features,
-    read_ids,
-    read_labels,
-    read_splits,
-    read_texts,
-)
+from partition.columns import read_ids, read_labels, read_splits, read_texts
+from partition.ends import read_endpoints
 from partition.errors import DataError
+from partition.features import read_features
+from partition.importers import IMPORTERS, LOOSE, read_csv
 from partition.lines import lines_of, no_lines
 from partition.quarantine import Quarantine, sift
+from partition.room import IN_MEMORY, Room
 from partition.rows import Ragged, RowFile, Rows
-from partition.schema import EdgeSchema, GraphSchema, NodeSchema, nearest
+from partition.schema import EdgeSchema, GraphSchema, NodeSchema
 from partition.storage import InputFile, InputFolder, reading
 
-Importer = Callable[[IO[bytes], Sequence[str]], Iterator[pa.RecordBatch]]
-"""(open file, wanted columns) -> batches; the header must have been checked against the columns."""
-
-
 _Table = TypeVar("_Table")
+_CHUNK_ROWS = 1 << 19
+"""Edges looked at together."""
+_LEAK_ROWS = 1 << 24
+"""Held-out edges looked for in one reading of all others: 128 MB, and three times that while sorted."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +76,44 @@ class EdgeTable:
         """bool N: validation and test edges."""
         return np.zeros(len(self.source), dtype=bool) if self.splits is None else self.splits >= 1
 
-    def leaks(self) -> int:
+    def rows(self, *, held_out: bool = False, messages: bool = True) -> Iterator[np.ndarray]:
+        """int64, some of the rows in order, a chunk at a time: validation and test edges, or the others."""
+        for first in range(0, len(self.source), _CHUNK_ROWS):
+            here = np.arange(first, min(first + _CHUNK_ROWS, len(self.source)))
+            if held_out and messages:
+                yield here
+            elif self.splits is None:
+                yield here if messages else here[:0]
+            else:
+                yield here[(self.splits[here[0] : here[-1] + 1] >= 1) == held_out]
+
+    def leaks(self, *, block_rows: int = _LEAK_ROWS) -> int:
         """Validation and test edges whose two ends are also joined by an edge that messages may use."""
-        width = max(int(self.destination.max(initial=0)), 0) + 1
-        keys = self.source * width + self.destination
-        return int(np.isin(keys[self.held_out], keys[~self.held_out]).sum())
+        if self.splits is None:
+            return 0
+        width = int(self.destination.max(initial=0)) + 1
+        found, block, held = 0, [], 0
+        for rows in self.rows(held_out=True, messages=False):
+            block.append(self._keys(rows, width))
+            held += len(rows)
+            if held >= block_rows:
+                found += self._joined(np.concatenate(block), width)
+                block, held = [], 0
+        return found + (self._joined(np.concatenate(block), width) if held else 0)
+
+    def _keys(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """int64, one number for two ends."""
+        return np.asarray(self.source[rows].astype(np.int64) * width + self.destination[rows])
+
+    def _joined(self, keys: np.ndarray, width: int) -> int:
+        """How many of some keys are those of message edges as well."""
+        names, counts = np.unique(keys, return_counts=True)
+        seen = np.zeros(len(names), dtype=bool)
+        for rows in self.rows():
+            asked = np.sort(self._keys(rows, width))  # in order a search is several times as fast
+            place = np.minimum(np.searchsorted(names, asked), len(names) - 1)
+            seen[place[names[place] == asked]] = True
+        return int(counts[seen].sum())
 
 
 @dataclass(frozen=True)
@@ -115,21 +143,33 @@ def table_files(schema: GraphSchema, folder: InputFolder) -> dict[str, list[Inpu
 
 
 def load_tables(
-    schema: GraphSchema, files: Mapping[str, Sequence[InputFile]], *, cap: float | None = None
+    schema: GraphSchema,
+    files: Mapping[str, Sequence[InputFile]],
+    *,
+    cap: float | None = None,
+    room: Room = IN_MEMORY,
 ) -> GraphTables:
     """Read and check everything; DataError names the first cell that is wrong.
 
-    With a cap, rows that are wrong are left out, up to this share of each table.
+    With a cap, rows that are wrong are left out, up to this share of each table. In a room with a folder,
+    arrays are mapped from there, and what memory it has is kept to at any size of the tables.
     """
     left_out: dict[str, Quarantine] = {}
 
     def read(
-        where: str, columns: Sequence[str], make: Callable[[Rows], _Table], id_column: str = ""
+        where: str, columns: Sequence[str], make: Callable[[Rows, Room], _Table], id_column: str = ""
     ) -> _Table:
-        rows = _read(where, files[where], columns, put_ragged_aside=cap is not None)
+        name = where.strip("[]")
+        raw = room.inner(f"{name}.rows")
+        rows = _read(where, files[where], columns, raw, put_ragged_aside=cap is not None)
         if cap is None:
-            return make(rows)
-        table, left_out[where.strip("[]")] = sift(rows, make, cap=cap, id_column=id_column)
+            table = make(replace(rows, most_told=1), room.inner(name))
+        else:
+            # Each attempt has the room for itself: what the one before has made of the column is gone.
+            table, left_out[name] = sift(
+                rows, lambda some: make(some, room.inner(name)), cap=cap, id_column=id_column
+            )
+        raw.clear()
         return table
 
     nodes, edges = {}, {}
@@ -141,73 +181,6 @@ def load_tables(
         make_edges = partial(_edge_table, edge, nodes=nodes, gone=gone)
         edges[edge.name] = read(f"[edges.{edge.name}]", edge.columns, make_edges)
     return GraphTables(nodes, edges, left_out)
-
-
-def read_parquet(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    table = pyarrow.parquet.ParquetFile(stream)
-    _check_header(table.schema_arrow.names, columns)
-    yield from table.iter_batches(columns=list(columns))
-
-
-def read_csv(
-    stream: IO[bytes], columns: Sequence[str], ragged: list[Ragged] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """All columns as bytes: their meaning, not a guess at the first rows, decides what they are.
-
-    An empty cell is null, unless it is quoted. Rows with too many or too few cells are an error, or go into
-    the list `ragged`.
-    """
-    aside = None if ragged is None else _Aside(ragged)
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=aside)
-    read = pyarrow.csv.ReadOptions(use_threads=False)  # else no error tells its row; as fast (54 MB: 0.29 s)
-    try:
-        header = pyarrow.csv.open_csv(stream, read_options=read, parse_options=parse).schema.names
-    except UnicodeDecodeError:
-        raise DataError("the header is not valid UTF-8", hint="save the table as UTF-8") from None
-    _check_header(header, columns)
-    stream.seek(0)
-    if ragged is not None:
-        ragged.clear()  # reading the header has looked at the first rows
-    yield from pyarrow.csv.open_csv(
-        stream,
-        read_options=read,
-        parse_options=parse,
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=list(columns),
-            column_types={name: pa.large_binary() for name in columns},
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    )
-
-
-IMPORTERS: dict[str, Importer] = {".parquet": read_parquet, ".csv": read_csv}
-"""Suffix -> importer; add a format here."""
-_LOOSE = (".csv",)
-
-
-class _Aside:
-    """pyarrow's handler of rows with a wrong number of cells: remembers them."""
-
-    def __init__(self, rows: list[Ragged]) -> None:
-        self._rows = rows
-
-    def __call__(self, row: pyarrow.csv.InvalidRow) -> str:
-        if row.number is None or "\n" in row.text or "\r" in row.text:
-            return "error"  # most likely a quote left open, which has swallowed other rows
-        self._rows.append(Ragged(row.number - 2, row.text, row.expected_columns, row.actual_columns))
-        return "skip"
-
-
-def _check_header(header: Sequence[str], columns: Sequence[str]) -> None:
-    for name in columns:
-        if name not in header:
-            raise DataError(
-                f"no column {name!r}{nearest(name, header)}", hint=f"the table has {', '.join(header)}"
-            )
-        if header.count(name) > 1:
-            raise DataError(f"{header.count(name)} columns have the name {name!r}", hint="rename all but one")
 
 
 def _unreadable(file: InputFile, where: str, error: Exception) -> DataError:
@@ -223,60 +196,65 @@ def _suffix(file: InputFile) -> str:
     return next((suffix for suffix in IMPORTERS if file.path.endswith(suffix)), "")
 
 
-def _read(where: str, files: Sequence[InputFile], columns: Sequence[str], *, put_ragged_aside: bool) -> Rows:
-    parts = [_read_file(where, file, columns, put_ragged_aside=put_ragged_aside) for file in files]
-    loose = [_suffix(file) in _LOOSE for file in files]
+def _read(
+    where: str, files: Sequence[InputFile], columns: Sequence[str], room: Room, *, put_ragged_aside: bool
+) -> Rows:
+    parts = [_read_file(where, file, columns, room, put_ragged_aside=put_ragged_aside) for file in files]
+    loose = [_suffix(file) in LOOSE for file in files]
     if any(loose) != all(loose):
         raise DataError(f"{where}: CSV and Parquet files together", hint="convert them to one format")
     return Rows(where, tuple(parts), loose=all(loose), lines_of=lines_of(files) if all(loose) else no_lines)
 
 
-def _read_file(where: str, file: InputFile, columns: Sequence[str], *, put_ragged_aside: bool) -> RowFile:
+def _read_file(
+    where: str, file: InputFile, columns: Sequence[str], room: Room, *, put_ragged_aside: bool
+) -> RowFile:
     ragged: list[Ragged] = []
     read = IMPORTERS[_suffix(file)]
     if read is read_csv and put_ragged_aside:
         read = partial(read_csv, ragged=ragged)
     with file.open() as stream, reading(file.name):
         try:
-            batches = list(read(stream, columns))
+            table = room.table(read(stream, columns), columns)
         except DataError as error:
             raise DataError(f"{file.name} {where}: {error.args[0]}", hint=error.hint) from None
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # the disk or the network: of a torn Parquet page pyarrow raises a bare OSError
             raise _unreadable(file, where, error) from error
-    empty = pa.table({name: pa.nulls(0) for name in columns})
-    table = pa.Table.from_batches(batches) if batches else empty
-    if not ragged:
-        return RowFile(file.name, table)
-    numbers = np.setdiff1d(np.arange(table.num_rows + len(ragged)), [row.row for row in ragged])
-    return RowFile(file.name, table, numbers, tuple(ragged))
+    return RowFile(file.name, table, tuple(ragged))
 
 
-def _node_table(schema: NodeSchema, rows: Rows, *, ids_last: bool) -> NodeTable:
+def _node_table(schema: NodeSchema, rows: Rows, room: Room, *, ids_last: bool) -> NodeTable:
     """With `ids_last`, of two rows with one id that without another fault becomes the node."""
-    labels, classes = read_labels(rows, schema.label, schema.classes) if schema.label else (None, ())
-    ids = None if ids_last else read_ids(rows, schema.id)
-    texts = read_texts(rows, schema.text) if schema.text else None
-    splits = read_splits(rows, schema.split, message=False) if schema.split else None
-    features = read_features(rows, schema.features) if schema.features else None
-    ids = read_ids(rows, schema.id) if ids is None else ids
+    labels, classes = read_labels(rows, schema.label, schema.classes, room) if schema.label else (None, ())
+    ids = None if ids_last else read_ids(rows, schema.id, room)
+    texts = read_texts(rows, schema.text, room) if schema.text else None
+    splits = read_splits(rows, schema.split, message=False, room=room) if schema.split else None
+    features = read_features(rows, schema.features, room) if schema.features else None
+    ids = read_ids(rows, schema.id, room) if ids is None else ids
     return NodeTable(schema, ids, texts, labels, classes, splits, features)
 
 
 def _edge_table(
-    schema: EdgeSchema, rows: Rows, *, nodes: Mapping[str, NodeTable], gone: Mapping[str, Sequence[str]]
+    schema: EdgeSchema,
+    rows: Rows,
+    room: Room,
+    *,
+    nodes: Mapping[str, NodeTable],
+    gone: Mapping[str, Sequence[str]],
 ) -> EdgeTable:
     def ends(column: str, node_type: str) -> np.ndarray:
-        return read_endpoints(rows, column, nodes[node_type].ids, node_type, gone.get(node_type, ()))
+        left_out = gone.get(node_type, ())
+        return read_endpoints(rows, column, nodes[node_type].ids, node_type, left_out, room)
 
-    labels, classes = read_labels(rows, schema.label, schema.classes) if schema.label else (None, ())
+    labels, classes = read_labels(rows, schema.label, schema.classes, room) if schema.label else (None, ())
     return EdgeTable(
         schema=schema,
         source=ends(schema.source_id, schema.source),
         destination=ends(schema.destination_id, schema.destination),
-        splits=read_splits(rows, schema.split, message=True) if schema.split else None,
+        splits=read_splits(rows, schema.split, message=True, room=room) if schema.split else None,
         labels=labels,
         classes=classes,
-        features=read_features(rows, schema.features) if schema.features else None,
+        features=read_features(rows, schema.features, room) if schema.features else None,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from partition.errors import DataError, UsageError
-from partition.tables import IMPORTERS
+from partition.importers import IMPORTERS
 from pipeline.use.exported import Exported, Ids, read_ids, table_columns
 
 _PAIR_COLUMNS = (("source", "destination"), ("source_id", "destination_id"), ("src_id", "dst_id"))

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from partition.errors import DataError, StoreError, UsageError
+from partition.importers import IMPORTERS
 from partition.lines import csv_line, place
+from partition.pieces import whole_column
 from partition.rows import RowFile, Rows
 from partition.storage import reading, writing
-from partition.tables import IMPORTERS
 from pipeline.config import ModelPlan, TaskPlan, TrainPlan
 from pipeline.durable import whole_file
 from pipeline.naming import task_folder
@@ -232,7 +233,7 @@ def read_columns(path: Path, columns: Sequence[str], *, flag: str) -> Iterator[R
 
 def id_column(rows: Rows, column: str) -> pa.Array:
     """A column of ids as large_string; DataError names an empty cell or another type."""
-    ids = rows.column(column)
+    ids = whole_column(rows, column)
     if ids.null_count:
         row = int(np.argmax(pc.is_null(ids).to_numpy(zero_copy_only=False)))
         rows.fail(row, column, "the id is missing", hint="give one or leave the row out")

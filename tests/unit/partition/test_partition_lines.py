@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from partition.errors import DataError
+from partition.importers import read_csv
 from partition.lines import csv_line
 from partition.schema import parse_schema
 from partition.storage import InputFolder
-from partition.tables import load_tables, read_csv, table_files
+from partition.tables import load_tables, table_files
 
 TABLE = 'id,text,begins\n1,plain,2\n2,"two\n\nlines",3\n\n\n3,"a ""quote""\r\n",8\n4,,10\n'
 

@@ -1,0 +1,139 @@
+"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory: by Arrow or by DuckDB.
+
+Owns which of the two: Arrow's hash table where it fits in half of the memory, else DuckDB's joins and sorts,
+which go to disk. Both give the same. Never says what is wrong with an id.
+Shape letters: N ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from partition.errors import StoreError
+from partition.room import Room
+
+_HASHED_BYTES = 120
+"""Of an id in Arrow's table while it grows, its text apart: 87 to 110 with 1.6 and 20 million ids."""
+_SMALL_BYTES = 64 << 20
+"""A table of this size is taken whatever the limit; importing DuckDB takes as much."""
+_ROWS = 1 << 16
+_FULL_BYTES = 64 << 20
+"""With less than this free, DuckDB's failure is put down to a full disk."""
+
+
+def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.ndarray]:
+    """int64, place of each key among the ids, -1 for a key that is none; in the keys' order, in pieces.
+
+    `ids` are int64 or large_string N, each once; keys are of that type.
+    """
+    asked = ids.type
+    if _fits(ids, room):
+        yield from _by_arrow(ids, keys)
+        return
+    with _duckdb(room) as connection:
+        connection.register("ids", _reader(_numbered(pieces(ids)), asked))
+        connection.register("keys", _reader(_numbered(keys), asked))
+        yield from _column(
+            connection,
+            "SELECT coalesce(ids.row, -1) AS row FROM keys LEFT JOIN ids ON keys.value = ids.value "
+            "ORDER BY keys.row",
+        )
+
+
+def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
+    """int64, ascending: rows of ids that an earlier row has as well; in pieces."""
+    if _fits(ids, room):
+        first = 0
+        for found in _by_arrow(ids, pieces(ids)):
+            yield first + np.flatnonzero(found != np.arange(first, first + len(found)))
+            first += len(found)
+        return
+    with _duckdb(room) as connection:
+        connection.register("given", _reader(_numbered(pieces(ids)), ids.type))
+        connection.execute("CREATE TEMP TABLE ids AS SELECT * FROM given")
+        yield from _column(
+            connection,
+            "WITH twice AS MATERIALIZED "
+            "(SELECT value, min(row) AS first FROM ids GROUP BY value HAVING count(*) > 1) "
+            "SELECT ids.row FROM ids JOIN twice ON ids.value = twice.value WHERE ids.row > twice.first "
+            "ORDER BY ids.row",
+        )
+
+
+def pieces(ids: pa.Array) -> Iterator[pa.Array]:
+    """The same ids, a few at a time."""
+    for start in range(0, len(ids), _ROWS):
+        yield ids.slice(start, _ROWS)
+
+
+def _fits(ids: pa.Array, room: Room) -> bool:
+    return room.folder is None or len(ids) * _HASHED_BYTES + ids.nbytes <= max(room.memory // 2, _SMALL_BYTES)
+
+
+def _by_arrow(ids: pa.Array, keys: Iterable[pa.Array]) -> Iterator[np.ndarray]:
+    """The first place of each key; within a scanner, so that the table of ids is made once for all pieces."""
+    batches = (pa.record_batch([key], ["key"]) for key in keys)
+    reader = pa.RecordBatchReader.from_batches(pa.schema({"key": ids.type}), batches)
+    row = pc.index_in(pc.field("key"), value_set=ids)
+    scanner = ds.Scanner.from_batches(reader, columns={"row": row}, use_threads=False, batch_readahead=1)
+    for batch in scanner.to_batches():
+        yield pc.fill_null(batch["row"], -1).to_numpy().astype(np.int64)
+
+
+@contextlib.contextmanager
+def _duckdb(room: Room) -> Iterator[Any]:
+    """A connection that keeps to the memory; DiskFullError or StoreError where it cannot."""
+    # Imported here: it takes a while, and only tables that are large for the memory need it.
+    import duckdb
+
+    scratch = room.inner("duckdb")
+    assert scratch.folder is not None
+    settings: dict[str, Any] = {
+        "memory_limit": f"{max(room.memory // 2, 256 << 20)}B",
+        "temp_directory": str(scratch.folder),
+        "threads": 1,  # more take more memory
+    }
+    with _reported(scratch.folder, duckdb.Error), duckdb.connect(config=settings) as connection:
+        # It knows nothing of the sizes of what is handed to it, and would hash the edges and not the ids.
+        connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+        yield connection
+    scratch.clear()
+
+
+@contextlib.contextmanager
+def _reported(folder: Path, kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        if shutil.disk_usage(folder).free < _FULL_BYTES:
+            raise OSError(errno.ENOSPC, "no space left on the device", str(folder)) from error
+        problem = str(error).splitlines()[0]
+        hint = "look for room on the disk, or give it more with --memory"
+        raise StoreError(f"{folder}: DuckDB cannot join ids: {problem}", hint=hint) from error
+
+
+def _column(connection: Any, query: str) -> Iterator[np.ndarray]:
+    for batch in connection.sql(query).to_arrow_reader(_ROWS):
+        yield batch.column(0).to_numpy().astype(np.int64)
+
+
+def _reader(batches: Iterator[pa.RecordBatch], kind: pa.DataType) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(pa.schema({"value": kind, "row": pa.int64()}), batches)
+
+
+def _numbered(pieces: Iterable[pa.Array]) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for piece in pieces:
+        rows = np.arange(first, first + len(piece))
+        yield pa.record_batch([piece, pa.array(rows)], ["value", "row"])
+        first += len(piece)
