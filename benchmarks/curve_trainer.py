@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from partition.errors import UsageError
+from pipeline.carry import take_over
 from pipeline.config import TrainPlan
 from pipeline.dgl_processes import start_client
 from pipeline.durable import write_whole
@@ -119,7 +120,7 @@ def _train(
             "learnable rows would pass from one run to the next", hint="name the types in model.bare"
         )
     if start:
-        trainer.load_from_other_run(start)
+        take_over(trainer, start)
     measured, original = Measured(trainer), TaskStage.evaluate
     TaskStage.evaluate = lambda rule, split, limit: measured.evaluate(rule, split, limit)  # type: ignore[method-assign]
     try:

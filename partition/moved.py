@@ -1,19 +1,42 @@
 """The map from the ids in a partition's parent to its own, for caches, embeddings and models that go along.
 
-Owns `partH/moved/TYPE.parquet`. Never decides where a node lives.
+Owns `partH/moved/TYPE.parquet`, and how nodes are found again over several such maps. Never decides where a
+node lives. Shape letter: N nodes of a type on a host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from partition.earlier import Earlier, places
 from partition.errors import StoreError
 from partition.manifest import PartitionManifest
+from partition.reader import open_text_hashes, read_ids
+from partition.store import check_files
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the nodes of a partition are found in an earlier one of the same graph."""
+
+    chain: tuple[Earlier, ...]
+    """The partition, its parent and so on to the earlier one; one alone if both are the same."""
+    by_own_ids: bool = False
+    """No maps lead there: nodes are looked for by the tables' ids."""
+
+    @property
+    def now(self) -> Earlier:
+        return self.chain[0]
+
+    @property
+    def before(self) -> Earlier:
+        return self.chain[-1]
 
 
 def write_moved(
@@ -45,3 +68,93 @@ def read_moved(folder: str | Path, host: int, node_type: str) -> tuple[np.ndarra
             hint="a partition cut afresh has none; one that was kept has the ids of its parent",
         ) from None
     return table["old"].to_numpy(), table["new"].to_numpy()
+
+
+def trace(folder: Path, earlier_id: str) -> Trace:
+    """The way from the partition in a folder to an earlier one that lies beside it.
+
+    By the maps if that is its parent, or its parent's parent and so on; else, and where one between them was
+    removed, by the ids of the tables, which reads all of them. StoreError, saying what to do, without a way.
+    """
+    chain = [Earlier(folder, PartitionManifest.load(folder))]
+    while chain[-1].id != earlier_id and (parent := chain[-1].manifest.parent):
+        try:
+            chain.append(_beside(folder, parent))
+        except StoreError:
+            break
+    if chain[-1].id == earlier_id:
+        return Trace(tuple(chain))
+    now, before = chain[0], _beside(folder, earlier_id)
+    names = [place.manifest.schema_name for place in (now, before)]
+    if names[0] != names[1] or not names[0]:
+        raise StoreError(
+            f"{earlier_id} is of another graph, {names[1]!r}, and this one of {names[0]!r}",
+            hint="keep `name` in graph.toml as long as ids mean the same nodes",
+        )
+    return Trace((now, before), by_own_ids=True)
+
+
+def ids_before(way: Trace, node_type: str, host: int) -> np.ndarray:
+    """int64 N, id in the earlier partition of each node of a host of this one, by id here; -1 for a node that
+    it does not have. StoreError where files are missing or not as they were written."""
+    if way.by_own_ids:
+        if node_type not in way.before.manifest.offsets:
+            first, last = way.now.manifest.host_range(node_type, host)
+            return np.full(last - first, -1, dtype=np.int64)
+        return places(way.before, node_type, read_ids(way.now.folder, host, node_type)).old
+    ids = np.arange(*way.now.manifest.host_range(node_type, host), dtype=np.int64)
+    for child in way.chain[:-1]:
+        ids = ids if child.manifest.reuse.how == "kept" else _in_parent(child, node_type, ids)
+    return ids
+
+
+def same_texts(way: Trace, node_type: str, host: int, old: np.ndarray) -> np.ndarray:
+    """bool N, which nodes of a host have the tokens of the same text as in the earlier partition, where their
+    ids are `old` (int64 N, -1 for none). StoreError as in `ids_before`."""
+    key, same = f"nodes/{node_type}/tokenizer", np.zeros(len(old), dtype=bool)
+    now, before = way.now.manifest, way.before.manifest
+    if key not in now.keys or now.keys[key] != before.keys.get(key):
+        return same
+    hashes = open_text_hashes(way.now.folder, host, node_type)
+    for there in range(before.hosts):
+        here, rows = _on_host(before, node_type, there, old)
+        if len(here):
+            check_files(way.before.folder, [f"part{there}/tokens/{node_type}.hashes.npy"])
+            same[here] = open_text_hashes(way.before.folder, there, node_type)[rows] == hashes[here]
+    return same
+
+
+def _beside(folder: Path, part_id: str) -> Earlier:
+    path = folder.parent / part_id
+    try:
+        return Earlier(path, PartitionManifest.load(path))
+    except StoreError as error:
+        raise StoreError(
+            error.args[0],
+            hint="nodes are found again while the partitions of both runs lie in one store: "
+            "`lmgnn partition pull` brings one back, `gc --unused-days` spares those in use",
+        ) from None
+
+
+def _in_parent(child: Earlier, node_type: str, ids: np.ndarray) -> np.ndarray:
+    """int64, id in the parent of each of a partition's ids, -1 where there is none, and for -1."""
+    found = np.full(len(ids), -1, dtype=np.int64)
+    for host in range(child.manifest.hosts):
+        here, rows = _on_host(child.manifest, node_type, host, ids)
+        if len(here):
+            check_files(child.folder, [f"part{host}/moved/{node_type}.parquet"])
+            old, new = read_moved(child.folder, host, node_type)
+            first, last = child.manifest.host_range(node_type, host)
+            of_row = np.full(last - first, -1, dtype=np.int64)
+            of_row[new - first] = old
+            found[here] = of_row[rows]
+    return found
+
+
+def _on_host(
+    manifest: PartitionManifest, node_type: str, host: int, ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(positions among the ids of those on a host, their rows there), both int64."""
+    first, last = manifest.host_range(node_type, host)
+    here = np.flatnonzero((ids >= first) & (ids < last))
+    return here, ids[here] - first

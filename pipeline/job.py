@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from partition.errors import UsageError
+from pipeline.carry import take_over
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import StagePlan
 from pipeline.durable import write_whole
@@ -69,7 +70,8 @@ def _newest(trainer: Trainer) -> Checkpoint | None:
         if newest.state[name] != expected[name]:
             raise UsageError(
                 f"{newest.path} belongs to {name} {newest.state[name]}, this run to {expected[name]}",
-                hint="start a new run, or take up this one with the plan it began with",
+                hint='start a new run, whose stages may begin with this one\'s models (start = "RUN:STAGE"), '
+                "or take up this one with the plan it began with",
             )
     if trainer.plan.engine.zero and newest.state["world"] != trainer.world:
         raise UsageError(
@@ -98,7 +100,7 @@ def _load_start(trainer: Trainer, position: int, in_memory: str) -> None:
         return
     if ":" in start:
         run, _, name = start.rpartition(":")
-        trainer.load_from_other_run(Path(run) / "stages" / name)
+        take_over(trainer, Path(run) / "stages" / name)
     else:
         _load_stage(trainer, start)
 

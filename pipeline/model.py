@@ -143,6 +143,14 @@ class LMGNN(nn.Module):
             for encoder in self.text.distinct():
                 encoder.checkpoint_activations()
         self.ends = {r.name: (r.source, r.destination) for r in manifest.relations}
+        self.classes = {
+            name: manifest.node_type(task.node_type).classes
+            if task.node_type
+            else manifest.relation(task.relations[0]).classes
+            for name, task in plan.tasks.items()
+            if task.kind != "link_prediction"
+        }
+        """Task -> names of its classes, by label; of tasks that have some."""
         self.encoders = nn.ModuleDict(
             {
                 module_key(name): GraphEncoder(
@@ -194,6 +202,16 @@ class LMGNN(nn.Module):
             if id(parameter) in trained:
                 groups["lm" if id(parameter) in lm else "rest"].append(parameter)
         return groups
+
+    def shaped_by_classes(self, task: str) -> list[str]:
+        """Prefixes of the names of weights that mean something for a task's own classes only."""
+        stages = [s.name for s in self.plan.stages if s.task == task and s.kind in TEXT_ONLY]
+        key = module_key(task)
+        return [
+            f"heads.{key}.",
+            f"encoders.{key}.known.",
+            *(f"text_heads.{module_key(s)}." for s in stages),
+        ]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight once, although the LM and its mlm head share some."""

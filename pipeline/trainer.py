@@ -21,7 +21,7 @@ from partition.errors import StoreError
 from pipeline.aging import model_number
 from pipeline.batch import Ragged
 from pipeline.cache import EmbeddingCache
-from pipeline.checkpoint import Checkpoint, CheckpointStore, newest_whole
+from pipeline.checkpoint import Checkpoint, CheckpointStore
 from pipeline.config import TrainPlan
 from pipeline.engine import Engine
 from pipeline.events import RunRecord
@@ -193,9 +193,10 @@ class Trainer:
             }
             save_tensors(folder / f"part-{part}.safetensors", rows)
 
-    def load(self, saved: Checkpoint, engine: Engine | None) -> None:
-        """Take from a checkpoint of this partition the weights and rows whose shape fits."""
-        self._load_weights(saved.path)
+    def load(self, saved: Checkpoint, engine: Engine | None, *, anew: Sequence[str] = ()) -> None:
+        """Take from a checkpoint of this partition the weights and rows whose shape fits; `anew` as in
+        `load_weights`."""
+        self.load_weights(saved.path, anew=anew)
         tables = self._tables(state=engine is not None)
         for part in self.parts if tables else ():
             found = sorted(saved.path.glob(f"rank-*/part-{part}.safetensors"))
@@ -211,21 +212,14 @@ class Trainer:
             engine.load_state(load_optimizer(saved.rank_folder(rank) / _OPTIMIZER))
         torch.distributed.barrier()
 
-    def load_from_other_run(self, folder: Path) -> None:
-        """Take the weights of a stage of an earlier run, those whose name and shape are known here."""
-        saved = newest_whole(folder)
-        if saved is None:
-            raise StoreError(f"{folder} holds no whole model", hint="name RUN_FOLDER:STAGE")
-        if saved.state.get("partition") == self.graph.manifest.id:
-            self.load(saved, None)
-        else:
-            self._load_weights(saved.path)
-
-    def _load_weights(self, path: Path) -> None:
+    def load_weights(self, path: Path, *, anew: Sequence[str] = ()) -> None:
+        """Take from a checkpoint of any run the weights whose name and shape are known here, but for those
+        that the classes of the tasks `anew` shape."""
         saved = load_tensors(path / "rank-0" / _WEIGHTS)
+        left = tuple(prefix for task in anew for prefix in self.model.shaped_by_classes(task))
         with torch.no_grad():
             for name, weight in self.model.weights():
-                if name in saved and saved[name].shape == weight.shape:
+                if name in saved and saved[name].shape == weight.shape and not name.startswith(left):
                     weight.copy_(saved[name])
         self.lm_changed()
 
@@ -261,11 +255,13 @@ class Trainer:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def state(self, progress: Mapping[str, Any]) -> dict[str, Any]:
-        """What goes beside the tensors: enough to refuse a resume that could not continue."""
+        """What goes beside the tensors: enough to refuse a resume that could not continue, and to know a head
+        of other classes."""
         return {
             "plan": self.plan.fingerprint(),
             "partition": self.graph.manifest.id,
             "world": self.world,
+            "classes": self.model.classes,
             "progress": dict(progress),
         }
 

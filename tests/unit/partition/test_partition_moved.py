@@ -1,0 +1,120 @@
+"""Nodes of a partition are found in its ancestors and in others of the graph, against their own ids."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from partition_graphs import communities, write_graph
+from partition_parts import Parts
+from test_partition_extend import add_papers, drop_papers
+
+from partition.errors import StoreError
+from partition.moved import Trace, ids_before, same_texts, trace
+
+
+def made(tables: dict[str, Any], folder: Path, shape: tuple[int, int] = (2, 1), **options: Any) -> Parts:
+    write_graph(folder / "graph", tables)
+    return Parts(tables, folder, *shape, **{"cluster_size": 10, **options})
+
+
+def grown(step: int) -> dict[str, Any]:
+    """The graph after so many nights: each brings ten papers and takes five."""
+    tables = communities()
+    for night in range(step):
+        add_papers(tables, 10, [f"p{night + 3}", f"p{night + 40}"])
+        names = {f"new{i}": f"night{night}-{i}" for i in range(10)}
+        for table, column in (("paper", "id"), ("cites", "src_id"), ("cites", "dst_id")):
+            columns = tables[table]["columns"]
+            columns[column] = [names.get(value, value) for value in columns[column]]
+        drop_papers(tables, {f"p{100 + 5 * night + i}" for i in range(5)})
+    return tables
+
+
+def check(way: Trace, before: Parts, after: Parts) -> None:
+    """Every node of the later partition has the id that a dictionary of the tables' ids gives it."""
+    for name, ids in after.ids.items():
+        of_id = {node: i for i, node in enumerate(before.ids[name])}
+        found = [i for host in range(after.manifest.hosts) for i in ids_before(way, name, host).tolist()]
+        assert found == [of_id.get(node, -1) for node in ids]
+
+
+def test_maps_of_two_extensions_and_a_regrouping_are_followed(tmp_path: Path) -> None:
+    first, second, third = (made(grown(step), tmp_path) for step in range(3))
+    last = made(grown(2), tmp_path, (2, 2))
+    parts = (first, second, third, last)
+    assert [p.manifest.reuse.how for p in parts] == ["", "extended", "extended", "regrouped"]
+    for later, before in ((second, first), (third, first), (third, second), (last, first), (last, last)):
+        way = trace(later.path, before.manifest.id)
+        assert not way.by_own_ids
+        check(way, before, later)
+
+
+def test_a_kept_partition_has_the_ids_of_its_parent(tmp_path: Path) -> None:
+    before = made(communities(), tmp_path)
+    tables = communities()
+    tables["paper"]["columns"]["label"][:50] = [1] * 50
+    after = made(tables, tmp_path)
+    assert after.manifest.reuse.how == "kept"
+    check(trace(after.path, before.manifest.id), before, after)
+
+
+def test_without_maps_nodes_are_found_by_their_own_ids(tmp_path: Path) -> None:
+    first, second, third = (made(grown(step), tmp_path) for step in range(3))
+    afresh = made(grown(1), tmp_path, reuse=False)
+    for later, before in ((afresh, first), (first, third)):  # another cut; the later one's ancestor
+        way = trace(later.path, before.manifest.id)
+        assert way.by_own_ids
+        check(way, before, later)
+    shutil.rmtree(second.path)
+    way = trace(third.path, first.manifest.id)
+    assert way.by_own_ids
+    check(way, first, third)
+
+
+def test_a_partition_that_is_gone_or_of_another_graph_is_named_with_the_way_out(tmp_path: Path) -> None:
+    part = made(communities(), tmp_path)
+    with pytest.raises(StoreError, match=r"0{20} holds no finished partition.*one store"):
+        trace(part.path, "0" * 20)
+    toml = tmp_path / "graph" / "graph.toml"
+    toml.write_text(toml.read_text().replace('name = "test"', 'name = "other"'))
+    other = Parts(communities(), tmp_path, 2, 1, cluster_size=10, reuse=False)
+    with pytest.raises(StoreError, match=r"is of another graph, 'test', and this one of 'other'"):
+        trace(other.path, part.manifest.id)
+
+
+def test_a_damaged_map_is_not_followed(tmp_path: Path) -> None:
+    first, second = (made(grown(step), tmp_path) for step in range(2))
+    file = second.path / "part1" / "moved" / "paper.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"moved/paper\.parquet.*expected"):
+        ids_before(trace(second.path, first.manifest.id), "paper", 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2)])
+def test_texts_that_have_changed_and_those_of_another_tokenization_are_told(
+    tmp_path: Path, tokenizer: str, shape: tuple[int, int]
+) -> None:
+    first = made(communities(), tmp_path, tokenizer=tokenizer)
+    tables = grown(1)
+    columns = tables["paper"]["columns"]
+    columns["text"][20:30] = ["model model model edge"] * 10
+    after = made(tables, tmp_path, shape, tokenizer=tokenizer)
+    was, now = (
+        dict(zip(t["paper"]["columns"]["id"], t["paper"]["columns"]["text"], strict=True))
+        for t in (communities(), tables)
+    )
+    assert sum(was.get(node) == text for node, text in now.items()) < len(was) - 10
+
+    def told(later: Parts) -> list[bool]:
+        way = trace(later.path, first.manifest.id)
+        old = [ids_before(way, "paper", host) for host in range(shape[0])]
+        return [bool(x) for h, ids in enumerate(old) for x in same_texts(way, "paper", h, np.asarray(ids))]
+
+    same = {node for node, text in now.items() if node in was and was[node] == text}
+    assert {node for node, x in zip(after.ids["paper"], told(after), strict=True) if x} == same
+    shorter = made(tables, tmp_path, shape, tokenizer=tokenizer, max_length=4)
+    assert not any(told(shorter))
