@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from launch import runs
-from launch.k8s_manifests import PodWishes, plan_source, render, to_yaml
+from launch.k8s_manifests import NAME_RULE, PodWishes, plan_source, render, to_yaml
 from partition.errors import UsageError
 from pipeline.config import load_plan
 
@@ -57,6 +57,9 @@ def show_manifests(options: argparse.Namespace, command: str) -> int:
     manifests = render(
         options.name or plan.name, source, wishes, nodes=nodes, arguments=_run_arguments(options)
     )
+    asked, name = options.name or plan.name, manifests[-1]["metadata"]["name"]
+    if name != asked:
+        sys.stderr.write(f"note: {asked!r} is called {name!r} in pods: Kubernetes takes {NAME_RULE}\n")
     sys.stdout.write(to_yaml(manifests, command=command))
     return 0
 
