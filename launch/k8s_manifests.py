@@ -29,7 +29,6 @@ USER = 10001
 POD_RETRIES = 6
 """Failures of pods in all, of the kinds that may go away, before Kubernetes gives the job up."""
 MAX_NAME = 40
-NAME_RULE = f"a-z, 0-9 and - in a name, and {MAX_NAME} of them leave room for those of the pods"
 """Of a job: pods append an index to it, and names end at 63 letters."""
 Manifest = dict[str, Any]
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from partition.errors import DataError
+from partition.rows import is_text
 from partition.schema import EdgeSchema, GraphSchema, NodeSchema, nearest
 from partition.storage import InputFile, reading
 from partition.tables import read_csv
@@ -59,12 +60,19 @@ class TableSurvey:
 
 
 def survey(schema: GraphSchema, files: Mapping[str, Sequence[InputFile]]) -> tuple[TableSurvey, ...]:
-    """Every table of a graph, types first; DataError for a file that is missing, torn or lacks a column."""
-    return tuple(
-        _table(f"{kind}.{table.name}", table, files[f"[{kind}.{table.name}]"])
-        for kind, tables in (("nodes", schema.nodes), ("edges", schema.edges))
-        for table in tables
-    )
+    """Every table of a graph, types first.
+
+    DataError for a file that is missing, torn or lacks a column, and for a column of a strange type.
+    """
+    found = []
+    for kind, tables in (("nodes", schema.nodes), ("edges", schema.edges)):
+        for table in tables:
+            name = f"{kind}.{table.name}"
+            try:
+                found.append(_table(name, table, files[f"[{name}]"]))
+            except pa.ArrowException as error:
+                raise DataError(f"[{name}]: {' '.join(str(error).split())}") from error
+    return tuple(found)
 
 
 def _table(name: str, schema: NodeSchema | EdgeSchema, files: Sequence[InputFile]) -> TableSurvey:
@@ -103,14 +111,16 @@ class _Look:
 
 def _file(file: InputFile, name: str, columns: Sequence[str], *, sample: bool) -> _Look:
     """DataError in the words of the build, which would find the same."""
-    try:
-        with reading(file.name):
+    with reading(file.name):
+        try:
             return _csv(file, columns) if file.path.endswith(".csv") else _parquet(file, columns, sample)
-    except DataError as error:
-        raise DataError(f"{file.name} [{name}]: {error.args[0]}", hint=error.hint) from None
-    except (pa.ArrowException, OSError) as error:
-        words = " ".join(str(error).split())
-        raise DataError(f"{file.name} [{name}]: not readable as a table: {words}") from error
+        except DataError as error:
+            raise DataError(f"{file.name} [{name}]: {error.args[0]}", hint=error.hint) from None
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+                raise  # the disk or the network: of a torn page pyarrow raises a bare OSError
+            words = " ".join(str(error).split())
+            raise DataError(f"{file.name} [{name}]: not readable as a table: {words}") from error
 
 
 def _parquet(file: InputFile, columns: Sequence[str], sample: bool) -> _Look:
@@ -121,6 +131,8 @@ def _parquet(file: InputFile, columns: Sequence[str], sample: bool) -> _Look:
             if column not in header:
                 words = f"no column {column!r}{nearest(column, header)}"
                 raise DataError(words, hint=f"the table has {', '.join(header)}")
+            if header.count(column) > 1:
+                raise DataError(f"{header.count(column)} columns have the name {column!r}")
         found: list[pa.RecordBatch] = []
         for group in _spread(table.num_row_groups) if sample else []:
             batches = table.iter_batches(SAMPLE_ROWS, row_groups=[group], columns=list(columns))
@@ -158,6 +170,8 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """As text, with what is no UTF-8 replaced: another's business here."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if is_text(column.type):
+        column = column.cast(pa.large_binary())
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         words = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
         return pa.chunked_array([pa.array(words, pa.large_string())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -261,6 +262,17 @@ def test_a_table_that_cannot_be_read_is_named(
     assert main(command(folder, tmp_path / "store")) == 3
     shutil.rmtree(folder)
     assert not files_of(tmp_path)
+
+
+def test_what_is_wrong_with_cells_is_left_to_the_build(tmp_path: Path) -> None:
+    tables = copy.deepcopy(SMALL)
+    bytes_of = [None, b"ok", b"\xff\xfe", b"ok"]
+    raw = pa.array(bytes_of, pa.binary())
+    tables["paper"]["columns"]["title"] = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    tables["paper"]["columns"]["year"] = [{"a": 1}, None, None, None]
+    tables["cites"]["columns"]["split"] = [1, 2, 3, 4, None]
+    found = told(foreseen(write_graph(tmp_path / "graph", tables), tmp_path / "store"))
+    assert [table.rows for table in found.tables] == [4, 3, 5, 4]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
