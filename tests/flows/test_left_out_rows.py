@@ -64,7 +64,9 @@ def job(home: Path, graph: Path, lm: Path) -> Path:
 
 def figures(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "metrics.json").read_text())["tasks"]["cites"]
-    return {key: value for key, value in found.items() if key in ("test", "valid", "test_metrics", "baselines")}
+    return {
+        key: value for key, value in found.items() if key in ("test", "valid", "test_metrics", "baselines")
+    }
 
 
 def test_a_job_over_a_graph_with_rows_left_out_ends_with_the_figures_of_the_others(
