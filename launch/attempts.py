@@ -6,9 +6,12 @@ touches a process itself.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from launch.console import Console
@@ -21,7 +24,8 @@ from launch.watch import STATE_FILE, Interrupts, Watched, write_state
 PORT_TAKEN = ("address already in use", "bind failed", "eaddrinuse")
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
-_CHECKPOINT = re.compile(r"(\d+)-.*")
+_CHECKPOINT = re.compile(r"(\d+)-[^~]*(?:~(\d+))?")
+"""Step in the run, and how often that was reached; see pipeline/checkpoint.py."""
 TICK_S = 0.1
 
 
@@ -48,6 +52,37 @@ def newest_checkpoint(run: Path) -> int:
     """Number of the newest committed checkpoint; -1 before the first."""
     found = [_CHECKPOINT.fullmatch(path.parent.name) for path in run.glob("checkpoints/*/checkpoint.json")]
     return max((int(match[1]) for match in found if match), default=-1)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The newest checkpoint, from which an attempt goes on unless its checksums do not hold."""
+
+    stage: str = ""
+    """Empty: none there, or none that can be read."""
+    step: int = 0
+    """Of the stage."""
+    finished: bool = False
+
+    @property
+    def words(self) -> str:
+        if not self.stage:
+            return "from the beginning"
+        return f"from {'the end' if self.finished else f'step {self.step}'} of stage {self.stage}"
+
+
+def start_of(run: Path) -> Start:
+    """What the marker of the newest checkpoint says; trainers check all of it before they take it."""
+    found = [
+        (int(match[1]), int(match[2] or 1), path)
+        for path in run.glob("checkpoints/*/checkpoint.json")
+        if (match := _CHECKPOINT.fullmatch(path.parent.name))
+    ]
+    for _, _, path in sorted(found, reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            progress = json.loads(path.read_text())["state"]["progress"]
+            return Start(str(progress["stage"]), int(progress["step"]), bool(progress["finished"]))
+    return Start()
 
 
 def train(job: Job) -> None:
@@ -99,9 +134,12 @@ def _attempt(job: Job, *, again: bool) -> None:
     folder = Path(job.paths.run)
     logs = folder / "logs" / f"a{job.attempt}"
     supervisor = None
+    start = start_of(folder)
 
     def note(watched: Sequence[Watched]) -> None:
-        write_state(folder / STATE_FILE, watched, job.cluster, attempt=job.attempt, phase="train")
+        write_state(
+            folder / STATE_FILE, watched, job.cluster, attempt=job.attempt, phase="train", start=asdict(start)
+        )
 
     if again:
         job.cluster = job.backend.check(
@@ -121,7 +159,8 @@ def _attempt(job: Job, *, again: bool) -> None:
         launch = _launch_plan(job, ports)
         write_atomically(folder / "launch.json", launch.to_json() + "\n")
         servers, trainers = launch.of_role("server"), launch.of_role("trainer")
-        job.console.say(f"attempt {job.attempt}: starting {len(servers)} graph server(s)")
+        begin = f", going on {start.words}" if job.attempt > 1 else ""
+        job.console.say(f"attempt {job.attempt}: starting {len(servers)} graph server(s){begin}")
         supervisor.run_job(servers, trainers)
     finally:
         if supervisor:

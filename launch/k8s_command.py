@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from launch import runs
-from launch.k8s_manifests import PodWishes, plan_source, render, to_yaml
+from launch.k8s_manifests import MAX_NAME, PodWishes, plan_source, render, to_yaml
 from partition.errors import UsageError
 from pipeline.config import load_plan
 
@@ -57,6 +57,10 @@ def show_manifests(options: argparse.Namespace, command: str) -> int:
     manifests = render(
         options.name or plan.name, source, wishes, nodes=nodes, arguments=_run_arguments(options)
     )
+    asked, name = options.name or plan.name, manifests[-1]["metadata"]["name"]
+    if name != asked:
+        rule = f"Kubernetes takes a-z, 0-9 and -, and {MAX_NAME} of them leave room for the pods' own names"
+        sys.stderr.write(f"note: {asked!r} is called {name!r} in pods: {rule}\n")
     sys.stdout.write(to_yaml(manifests, command=command))
     return 0
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch import runs, steps
-from launch.attempts import show_tail, train
+from launch.attempts import show_tail, start_of, train
 from launch.backends import Backend, choose_backend
 from launch.cluster import ClusterSpec
 from launch.console import Console
@@ -66,7 +66,8 @@ def run(options: RunOptions) -> int:
         versions=versions,
         attempt=folder.attempts + 1,
     )
-    console.say(f"run {folder.path}" + (" (going on)" if folder.resumed else ""))
+    going_on = f" (going on {start_of(folder.path).words})" if folder.resumed else ""
+    console.say(f"run {folder.path}{going_on}")
     outcome = _complete(job, _outcome_of(job))
     outcome.write(folder.path)
     backend.finish(outcome.exit_code)

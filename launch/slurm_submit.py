@@ -25,6 +25,8 @@ REQUEUES = 20
 """How often a job queues itself again in all; every time it goes on where it was."""
 FAILURES = 3
 """How often in a row it does so after a failure: `--max-restarts` has been spent each time."""
+SLURM_TROUBLE = ("unable to contact", "communication", "timed out", "connection refused", "munge", "plugin")
+"""In what sbatch says where Slurm, or this host's part of it, is at fault; all else is about the options."""
 PATHS = ("--partition", "--ssh-config")
 OWN_VALUES = ("--config", "--nodes", "--run-dir", "--name", "--sbatch", "--set", *PATHS)
 """Options of submit that are not handed to `lmgnn run` as they are."""
@@ -126,12 +128,16 @@ def _handed_on(arguments: Sequence[str]) -> list[str]:
 
 
 def _sbatch(script: Path) -> str:
-    """The job's number."""
+    """The job's number; UsageError with sbatch's own words where it does not like an option."""
     if not shutil.which("sbatch"):
         raise PreflightError("sbatch is not there", hint="submit where Slurm's client commands are")
     result = subprocess.run(
         ["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
-        raise PreflightError(f"sbatch refused {script}: {result.stderr.strip()}")
+        words = result.stderr.strip() or f"nothing, but ended with {result.returncode}"
+        if any(trouble in words.lower() for trouble in SLURM_TROUBLE):
+            raise PreflightError(f"sbatch cannot submit: it says {words!r}", hint="is Slurm's controller up?")
+        hint = "correct --sbatch, --nodes or --name; `sbatch --help` lists options"
+        raise UsageError(f"sbatch refuses the job: it says {words!r}", hint=hint)
     return result.stdout.strip().partition(";")[0]

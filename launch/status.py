@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import runs
+from launch.attempts import Start
 from launch.console import Console
 from launch.outcome import class_of
 from launch.supervisor import KILL_GRACE_S, SAVE_GRACE_S
@@ -39,6 +40,7 @@ def read_status(path: Path) -> dict[str, Any]:
         "stage": beat.get("stage", ""),
         "step": beat.get("step", 0),
         "attempt": state.get("attempt", 0),
+        "start": state.get("start", {}),
         "outcome": {} if alive else _read(path / "outcome.json"),
         "slurm_job": runs.slurm_job(path),
         "processes": [*processes, *(row for row in steps if row["alive"] or row["returncode"])],
@@ -57,6 +59,8 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     outcome = status["outcome"]
     if status["running"]:
         verdict = f"running, attempt {status['attempt']}"
+        if status["attempt"] > 1:
+            verdict += f", going on {Start(**status['start']).words}"
     elif outcome:
         verdict = f"{class_of(outcome['exit_code'])}: {outcome['message']} ({outcome['seconds']:.0f} s)"
     elif status["slurm_job"]:

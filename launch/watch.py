@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,9 +81,15 @@ class Watched:
 
 
 def write_state(
-    path: Path, watched: Sequence[Watched], cluster: ClusterSpec, *, attempt: int, phase: str
+    path: Path,
+    watched: Sequence[Watched],
+    cluster: ClusterSpec,
+    *,
+    attempt: int,
+    phase: str,
+    start: Mapping[str, Any] | None = None,
 ) -> None:
-    """The table of processes that `lmgnn status` reads."""
+    """The table of processes that `lmgnn status` reads; `start`: where the attempt began (attempts.Start)."""
     rows = [
         {
             **{k: v for k, v in asdict(w).items() if k not in ("spec", "spoke", "suspended")},
@@ -96,4 +102,5 @@ def write_state(
         }
         for w in watched
     ]
-    write_atomically(path, json.dumps({"attempt": attempt, "phase": phase, "processes": rows}, indent=1))
+    state = {"attempt": attempt, "phase": phase, "start": dict(start or {}), "processes": rows}
+    write_atomically(path, json.dumps(state, indent=1))

@@ -19,6 +19,7 @@ from partition import remote
 from partition.arguments import parser
 from partition.build import BuildOptions, find_or_build
 from partition.collect import Limits, collect_local, collect_remote
+from partition.dryrun import as_json, dry_run, lines
 from partition.errors import LMGNNError, UsageError
 from partition.manifest import SPLITS, PartitionManifest
 from partition.objects import Objects
@@ -50,6 +51,8 @@ def _build(arguments: argparse.Namespace) -> int:
     options = BuildOptions(**{**values, "relations": tuple(arguments.relations)})
     if arguments.trainable:
         check_trainable(options.tokenizer)
+    if arguments.dry_run:
+        return _dry_run(arguments, options)
     start = time.monotonic()
     result = find_or_build(
         arguments.folder,
@@ -67,6 +70,24 @@ def _build(arguments: argparse.Namespace) -> int:
     else:
         _out(f"{result.path}  ({'found' if result.found else 'built'} in {seconds} s)")
     return 0
+
+
+def _dry_run(arguments: argparse.Namespace, options: BuildOptions) -> int:
+    """What does not fit is told after all else, as an error."""
+    told = dry_run(
+        arguments.folder,
+        options,
+        store=arguments.store,
+        say=_say,
+        cache=arguments.cache,
+        memory=arguments.memory,
+        reuse=not arguments.no_reuse,
+    )
+    for line in [json.dumps(as_json(told))] if arguments.json else lines(told):
+        _out(line)
+    for refusal in told.refusals:
+        sys.stderr.write(f"error: {refusal}\n")
+    return told.refusals[0].exit_code if told.refusals else 0
 
 
 def _pull(arguments: argparse.Namespace) -> int:

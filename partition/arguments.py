@@ -41,6 +41,12 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"
     )
+    build.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what it would find, make and take (rows, methods, memory, disk, LM tokens, time) and "
+        "refuse what does not fit; nothing is written",
+    )
     build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
     build.set_defaults(command="build")
 

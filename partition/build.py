@@ -23,6 +23,7 @@ from partition import store as stores
 from partition.assemble import Request, assemble
 from partition.earlier import earlier_partitions
 from partition.errors import DataError, UsageError
+from partition.forecast import look_at_room
 from partition.links import link_unchanged, linked_words
 from partition.manifest import FORMAT_VERSION, PartitionManifest
 from partition.memory import memory_bytes
@@ -122,7 +123,7 @@ def find_or_build(
     """
     root = None if is_url(store) else store_folder(store, key="store")
     objects = Objects(store, say=say) if root is None else None
-    request = _request(folder, options, memory_bytes(memory), say)
+    request = request_of(folder, options, memory_bytes(memory), say)
     if objects is not None:
         return _find_or_push(request, objects, cache_folder(cache), say, reuse=reuse)
     assert root is not None
@@ -133,7 +134,7 @@ def _find_or_build(request: Request, root: Path, say: Say, *, reuse: bool) -> Bu
     """The partition in a local store; of two processes one builds."""
     if (path := stores.find(root, request.id)) is not None:
         if not reuse and PartitionManifest.load(path).parent:
-            return _find_or_build(_afresh(request, say), root, say, reuse=False)
+            return _find_or_build(afresh(request, say), root, say, reuse=False)
         say(f"partition {request.id} found in {root}")
         _say_left_out(PartitionManifest.load(path), say)
         stamp(path)
@@ -154,7 +155,7 @@ def _find_or_push(request: Request, objects: Objects, cache: Path, say: Say, *, 
     """The partition in the cache as it is published in a store at a URL; what is reused is the cache's."""
     published = remote.find(objects, request.id)
     if published is not None and not reuse and published.manifest.parent:
-        return _find_or_push(_afresh(request, say), objects, cache, say, reuse=False)
+        return _find_or_push(afresh(request, say), objects, cache, say, reuse=False)
     part_id = request.id
     if published is not None:
         say(f"partition {part_id} found in {objects.url}")
@@ -168,13 +169,14 @@ def _find_or_push(request: Request, objects: Objects, cache: Path, say: Say, *, 
     return BuildResult(part_id, path, found=published is not None)
 
 
-def _afresh(request: Request, say: Say) -> Request:
+def afresh(request: Request, say: Say) -> Request:
     """The same without anything reused, where its own id is taken by a partition with a parent."""
     say(f"partition {request.id} was made out of another one; one cut afresh has another id")
     return replace(request, id=hashlib.sha256(f"{request.id} no-reuse".encode()).hexdigest()[:20])
 
 
-def _request(folder: str, options: BuildOptions, memory: int, say: Say) -> Request:
+def request_of(folder: str, options: BuildOptions, memory: int, say: Say) -> Request:
+    """The options checked against graph.toml, and the id, for which every table is read once."""
     inputs_folder = InputFolder(folder)
     schema = _schema(inputs_folder).select(options.relations)
     schema.check_names(reverse=options.reverse)
@@ -219,6 +221,7 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
 
     for left_over in root.glob(f"{request.id}.building-*"):
         shutil.rmtree(left_over)
+    look_at_room(request, root, reuse=reuse)
     draft = root / f"{request.id}.building-{os.getpid()}"
     scratch = draft.with_name(f"{draft.name}-scratch")
     try:

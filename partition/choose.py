@@ -26,6 +26,11 @@ class Need:
 
 NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40)}
 """In the order of preference; where none fits, edges stay on disk."""
+_CLUSTERS_BYTES = 800_000_000
+"""Of semi-external's graph of clusters, which is made small enough; where edges are few it is all of them."""
+_OTHERS = {"semi-external": Need(0, 0, 40), "random": Need(0, 0, 8)}
+_EVEN = 60
+"""Bytes a node of --even."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,14 @@ class Choice:
 
     method: str
     why: str
+
+
+def need_of(method: str, *, nodes: int, edges: int, weighted: bool, even: bool = False) -> int:
+    """Bytes that a method of METHODS takes at most; one that somebody else registered counts as METIS."""
+    need = {**NEEDS, **_OTHERS}.get(method, NEEDS["metis"]).bytes(nodes=nodes, edges=edges, weighted=weighted)
+    if method == "semi-external":
+        need += min(_CLUSTERS_BYTES, NEEDS["metis"].edge * edges)
+    return max(need, _EVEN * nodes if even else 0)
 
 
 def choose(asked: str, *, nodes: int, edges: int, weighted: bool, memory: int) -> Choice:

@@ -58,6 +58,8 @@ def collect_remote(objects: Objects, limits: Limits, *, dry_run: bool) -> list[R
         if part_id in limits.keep or not is_id(part_id):
             continue
         there = objects.listing(part_id)
+        if not there:
+            continue  # SeaweedFS, like a disk, shows a folder for some time after its last object
         if MARKER not in there:
             removed += _unfinished(objects, part_id, there, limits, dry_run)
         elif limits.unused_days is not None and _old(there, limits.unused_days * 86400):

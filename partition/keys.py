@@ -54,7 +54,7 @@ def content_keys(
     keys["layout"] = _hash(keys["structure"], FORMAT_VERSION, options["hosts"], relations)
     for name, node in tables.nodes.items():
         if tokenizer and node.texts is not None:
-            keys[f"nodes/{name}/tokenizer"] = _hash(tokenizer, options["max_length"])
+            keys[f"nodes/{name}/tokenizer"] = tokenizer_key(tokenizer, options["max_length"])
             keys[f"nodes/{name}/tokens"] = _hash(node.ids, node.texts, tokenizer, options["max_length"])
         for what, values in _node_columns(node).items():
             keys[f"nodes/{name}/{what}"] = _hash(*values)
@@ -62,6 +62,11 @@ def content_keys(
         for what, streams in _edge_columns(edge).items():
             keys[f"edges/{edge.table.schema.name}/{what}"] = _hash(*streams)
     return keys
+
+
+def tokenizer_key(fingerprint: str, max_length: int) -> str:
+    """Of a node type whose texts become tokens."""
+    return _hash(fingerprint, max_length)
 
 
 def levels(options: Mapping[str, Any]) -> list[int]:

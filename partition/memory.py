@@ -22,7 +22,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 def memory_bytes(text: str) -> int:
     """Bytes of "4GiB", "500 MB", "2e9"; of "": most of what this process may have. UsageError otherwise."""
     if not text:
-        return int(_USABLE * min(psutil.virtual_memory().total, *_cgroup_limits()))
+        return int(_USABLE * machine_bytes())
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text.lower())
     try:
         size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
@@ -31,6 +31,11 @@ def memory_bytes(text: str) -> int:
     if size < 1:
         raise UsageError(f"memory = {text!r}: expected a size like 4GiB or 500MB")
     return size
+
+
+def machine_bytes() -> int:
+    """Bytes that this process may have: the machine's, or its control group's if that is less."""
+    return min(int(psutil.virtual_memory().total), *_cgroup_limits())
 
 
 def size_words(size: float) -> str:

@@ -31,7 +31,7 @@ NEW_LIMIT = 0.10
 """Share of nodes new or gone since the last cut; beyond, most of what METIS found out is out of date."""
 _ANOTHER_GRAPH = 0.10
 """So much more of the edges cut, and the names are the same but the graph is not."""
-_CUTS_CHEAPLY = ("random",)
+CUTS_CHEAPLY = ("random",)
 """Methods that cost nothing and whose cuts must stay what they are called."""
 
 
@@ -129,7 +129,7 @@ def _extended(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[
 
 
 def _same_options(candidate: Earlier, sought: Sought) -> bool:
-    if sought.options["method"] in _CUTS_CHEAPLY:
+    if sought.options["method"] in CUTS_CHEAPLY:
         return False
     return all(candidate.manifest.options.get(name) == sought.options[name] for name in CUT_OPTIONS)
 

@@ -125,7 +125,29 @@ def test_a_run_that_was_cut_off_goes_on_with_the_command_that_it_shows(tree: Tre
     assert name == "my/run.sh"
     again = tree.run(*arguments)
     assert again.returncode == 0, again.stdout
-    assert "(going on)" in again.stdout
+    assert "(going on from the beginning)" in again.stdout
+    assert "attempt 2: starting 1 graph server(s), going on from the beginning" in again.stdout
+
+
+def test_a_run_that_goes_on_says_from_where(tree: Tree) -> None:
+    assert tree.run("run", FAKE_trainer_1="exit=14").returncode == 14
+    run = tree.latest.resolve()
+    progress = {"stage": "joint", "step": 12, "finished": False}
+    for name, step in (
+        ("000070-warm", 70),
+        ("000082-joint", 11),
+        ("000082-joint~2", 12),
+        ("000090-joint", None),
+    ):
+        marker = run / "checkpoints" / name / "checkpoint.json"
+        marker.parent.mkdir(parents=True)
+        state = {"state": {"progress": progress | {"step": step}}}
+        marker.write_text(json.dumps(state) if step else "torn")
+    again = tree.run("run", "--run-dir", "latest", FAKE_trainer_1="exit=14")
+    assert f"run {run} (going on from step 12 of stage joint)" in again.stdout
+    assert "attempt 2: starting 1 graph server(s), going on from step 12 of stage joint" in again.stdout
+    status = json.loads(tree.run("status", "--json").stdout)
+    assert status["start"] == progress
 
 
 def test_commands_of_the_other_packages_are_handed_on_with_their_exit_code(tree: Tree) -> None:

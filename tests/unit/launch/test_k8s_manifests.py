@@ -159,3 +159,13 @@ def test_the_gpu_overlay_gives_every_pod_its_gpus() -> None:
     shm = next(v for v in pod["volumes"] if v["name"] == "shm")
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "64Gi"}
     assert manifests["PersistentVolumeClaim"]["spec"]["storageClassName"] == "shared"
+
+
+@pytest.mark.parametrize(("asked", "name"), [("My_Papers", "my-papers"), ("papers", "papers")])
+def test_a_name_that_kubernetes_does_not_take_is_told_what_it_became(
+    asked: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--backend", "k8s", "--name", asked]) == 0
+    said = capsys.readouterr()
+    assert list(yaml.safe_load_all(said.out))[-1]["metadata"]["name"] == name
+    assert (f"'{asked}' is called '{name}' in pods" in said.err) == (asked != name)

@@ -88,6 +88,32 @@ def test_a_submitted_run_is_known_before_it_starts(
     assert shown == f"launch/run.sh submit --config my.toml --nodes 2 --run-dir {run}"
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("sbatch: unrecognized option '--tiem=1'", 2),
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified", 2),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller", 12),
+    ],
+)
+def test_what_sbatch_says_is_shown_and_a_wrong_option_is_a_wrong_use(
+    words: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(f'#!/bin/sh\necho "{words}" >&2\nexit 1\n')
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    config = str(ROOT / "examples" / "smoke.toml")
+    flags = ["--config", config, "--run-dir", str(tmp_path / "run"), "--sbatch=--tiem=1"]
+    assert main(["submit", *flags]) == code
+    assert words in capsys.readouterr().err
+
+
 def test_a_shortened_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):  # else it would be handed on beside the real one
         main(["submit", "--dry-run", "--conf", "mine.toml"])
@@ -121,6 +147,7 @@ class Case:
     [
         Case(0, again=False),
         Case(3, again=False),
+        Case(12, again=False),
         Case(10, again=True),
         Case(10, again=True, restarts=20, failures=2),
         Case(10, again=False, failures=3),
@@ -164,9 +191,9 @@ def test_only_what_may_go_away_is_queued_again(
     assert process.returncode == case.code
     assert requeued.exists() == case.again
     assert not case.again or requeued.read_text() == "requeue 7\n"
-    tried = case.code == 10 or case.told
-    assert ("ended with" in said) == tried
-    assert ("not queued again" in said) == (tried and not case.again)
+    last = said.splitlines()[-1]
+    assert last.startswith(f"ended with {case.code}")
+    assert ("not queued again" in last) == (case.code != 0 and not case.again)
 
 
 @pytest.mark.parametrize("flags", [["--sbatch", "time=1"], ["--run-dir", "a folder"], ["--name", 'a"b']])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -11,14 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+from partition_graphs import SMALL, write_graph
 from partition_remotes import files_of, objects_at, quiet
 from s3_server import FaultyS3
 
 from partition import remote
+from partition.build import BuildOptions, build
 from partition.errors import DiskFullError
+from partition.manifest import PartitionManifest
 from partition.objects import Objects
 from partition.pull import pull
-from partition.store import verify
+from partition.store import verify, verify_part
 
 ROOT = Path(__file__).parents[3]
 
@@ -100,3 +104,23 @@ def test_a_disk_that_fills_up_while_pulling_leaves_no_partition(
     assert "no space left" in done.stderr.splitlines()[-1]
     left = [line for line in done.stdout.splitlines() if line.startswith(str(room))]
     assert not any(f"/{two_parts.name}/" in line or line.endswith(".half") for line in left)
+
+
+def test_rows_left_out_come_with_the_whole_and_not_with_a_host(
+    s3: FaultyS3, bucket: str, tmp_path: Path
+) -> None:
+    tables = copy.deepcopy(SMALL)
+    tables["writes"]["columns"]["dst_id"][0] = "nobody"
+    graph = str(write_graph(tmp_path / "graph", tables))
+    options = BuildOptions(hosts=2, bad_rows="quarantine", bad_rows_cap=0.5)
+    whole = build(graph, options, store=f"s3://{bucket}/kept", cache=str(tmp_path / "built"), say=quiet)
+    store = objects_at(f"s3://{bucket}/kept")
+    left_out = "quarantine/edges.writes.parquet"
+    assert (whole / left_out).is_file()
+    folder = pull(store, whole.name, tmp_path / "cache", say=quiet, host=1)
+    assert verify_part(folder, 1, checksums=True)
+    assert not (folder / "quarantine").exists()
+    assert PartitionManifest.load(folder).stats["quarantine"]["edges.writes"]["left_out"] == 1
+    assert pull(store, whole.name, tmp_path / "cache", say=quiet) == folder
+    assert verify(folder) == verify(whole)
+    assert (folder / left_out).read_bytes() == (whole / left_out).read_bytes()

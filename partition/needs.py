@@ -1,0 +1,215 @@
+"""What a build takes by what its tables hold: memory, disk and seconds, by measured constants.
+
+Owns those constants and the arithmetic. Never opens a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from partition.choose import choose, need_of
+from partition.survey import TableSurvey
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A graph as it will be built. The fields of `Costs` are of the same names."""
+
+    table_bytes: float
+    """Of all columns that are read, in memory."""
+    largest_bytes: float
+    """The same of the largest table."""
+    text_bytes: float
+    nodes: float
+    edges: float
+    """Rows of the relations that messages may use."""
+    stored_edges: float
+    """With reverses."""
+    host_edges: float
+    """Of the fullest host, if edges are spread evenly."""
+    tokens: float
+    feature_bytes: float
+    """Of nodes and of relations' rows, as float32."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes, or seconds, for one of each of `Sizes`."""
+
+    table_bytes: float = 0
+    largest_bytes: float = 0
+    text_bytes: float = 0
+    nodes: float = 0
+    edges: float = 0
+    stored_edges: float = 0
+    host_edges: float = 0
+    tokens: float = 0
+    feature_bytes: float = 0
+
+    def of(self, sizes: Sizes) -> float:
+        mine, theirs = asdict(self), asdict(sizes)
+        return float(sum(mine[name] * theirs[name] for name in mine))
+
+
+# Ingest and writing, measured with all tables in memory: random graphs of 0.2 to 1 million nodes and 1 to 4
+# million edges, integer and string ids, texts of 200 bytes, 64 features a node and 16 an edge, 1 to 8 hosts.
+# Memory: anonymous, above that after imports, looked at every 20 ms; these costs give 0.9 to 1.5 of it. Disk:
+# blocks. Where ingest or writing changes, measure again.
+MEMORY = {
+    "ingest": Costs(table_bytes=1, largest_bytes=2.5, feature_bytes=3, edges=20, nodes=30),
+    # What stays of the tables beside the cut, whose own need is choose.py's.
+    "cut": Costs(table_bytes=1, feature_bytes=1, nodes=110, edges=20, tokens=2),
+    "writing": Costs(
+        table_bytes=1, feature_bytes=1, nodes=150, edges=16, stored_edges=65, host_edges=60, tokens=4
+    ),
+}
+SCRATCH = {
+    "ingest": Costs(),
+    # Rows of neighbours, their weights, and both again while they are sorted or a piece of them is cut.
+    "cut": Costs(nodes=16, edges=40),
+    "writing": Costs(),
+}
+SECONDS = {
+    "ingest": Costs(table_bytes=8e-9, edges=0.3e-6, nodes=1e-6),
+    "writing": Costs(stored_edges=0.9e-6, nodes=0.5e-6, feature_bytes=4e-9, tokens=1e-8),
+}
+CUT_SECONDS = {"metis": 1.5e-6, "kaminpar": 1.6e-6, "semi-external": 0.9e-6, "random": 0.1e-6}
+"""Of an edge, for each level; docs/partitioning.md."""
+TEXT_SECONDS = 0.2e-3
+"""Of a text where none was tried; Debian's descriptions: 11 s for 61,000."""
+BYTES_A_TOKEN = 4
+"""Of English text, where none was tried."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of a request decides its size."""
+
+    hosts: int
+    trainers: int
+    cluster_size: int
+    method: str
+    even: bool
+    keep_eval_edges: bool
+    max_length: int
+    memory: int
+    """Bytes that cutting may take."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation of the survey, and whether its edges are stored turned round as well."""
+
+    table: TableSurvey
+    reversed: bool
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of the partition and the method that would cut it."""
+
+    level: str
+    method: str
+    why: str
+    bytes: int
+    """Memory that it takes at most."""
+    edges: int
+    """Of all its pieces together."""
+
+
+def sizes_of(
+    nodes: Sequence[TableSurvey], relations: Sequence[Relation], tokens: float, options: Options
+) -> Sizes:
+    """`tokens`: of all texts; 0 where they are left out."""
+    kept = {r.table.name: _kept(r.table, options) for r in relations}
+    stored = sum(kept[r.table.name] * (2 if r.reversed else 1) for r in relations)
+    tables = [*nodes, *(r.table for r in relations)]
+    every = [table.rows * table.row_bytes for table in tables]
+    return Sizes(
+        table_bytes=sum(every),
+        largest_bytes=max(every, default=0.0),
+        text_bytes=sum(table.rows * table.text_bytes for table in nodes),
+        nodes=sum(table.rows for table in nodes),
+        edges=sum(kept.values()),
+        stored_edges=stored,
+        host_edges=stored / options.hosts,
+        tokens=tokens,
+        feature_bytes=sum(4.0 * table.features * table.rows for table in tables),
+    )
+
+
+def levels_of(sizes: Sizes, options: Options) -> tuple[Level, ...]:
+    """Which method cuts which level; every edge counts as one that differs in weight from others."""
+    parts = options.hosts * options.trainers
+    clusters = round(sizes.nodes / parts / options.cluster_size)
+    found = []
+    for level, pieces, blocks in (
+        ("hosts", 1, options.hosts),
+        ("trainers", options.hosts, options.trainers),
+        ("clusters", parts, clusters),
+    ):
+        if blocks <= 1:
+            continue
+        nodes, edges = round(sizes.nodes / pieces), round(sizes.edges / pieces)
+        choice = choose(options.method, nodes=nodes, edges=edges, weighted=True, memory=options.memory)
+        even = options.even and level != "clusters"
+        need = need_of(choice.method, nodes=nodes, edges=edges, weighted=True, even=even)
+        found.append(Level(level, choice.method, choice.why, need, round(sizes.edges)))
+    return tuple(found)
+
+
+def memory_of(sizes: Sizes, levels: Sequence[Level]) -> dict[str, int]:
+    """Bytes at the peak of each phase, above what Python and its packages take."""
+    found = {phase: round(costs.of(sizes)) for phase, costs in MEMORY.items()}
+    found["cut"] += max((level.bytes for level in levels), default=0)
+    return found
+
+
+def disk_of(
+    nodes: Sequence[TableSurvey], relations: Sequence[Relation], sizes: Sizes, options: Options
+) -> dict[str, int]:
+    """Bytes of the partition's files by what they hold (docs/partition-format.md)."""
+    # A host has a copy of each outer end of its edges. In graphs with communities a fifth of the edges at
+    # most has one of its own, and no host has more than all nodes of the others.
+    halo = min(0.2 * sizes.stored_edges, sizes.nodes * (options.hosts - 1)) if options.hosts > 1 else 0
+    edge_features = sum(
+        4.0 * r.table.features * _kept(r.table, options) * (2 if r.reversed else 1) for r in relations
+    )
+    texts = sum(table.rows for table in nodes if table.text_bytes or table.texts) if sizes.tokens else 0
+    tables = len(nodes) + 2 * len(relations)
+    return {
+        "graph": round(29 * sizes.stored_edges + 19 * (sizes.nodes + halo)),
+        "features": round(
+            sum((4.0 * table.features + 4 * table.label) * table.rows for table in nodes) + edge_features
+        ),
+        "tokens": round(2 * sizes.tokens + 16 * texts),
+        "ids": round(sum(table.stored_id_bytes * table.rows for table in nodes)),
+        "targets": round(
+            sum(9 * table.targets * table.rows for table in nodes if table.label)
+            + sum((10 + 4.0 * r.table.features) * r.table.targets * r.table.rows for r in relations)
+        ),
+        # Headers of each host's files and lines of the manifest: 1 KB a table, 12 bytes a cluster and type.
+        "rest": round(
+            4000
+            + 1000 * tables * options.hosts
+            + 24 * len(nodes) * (options.hosts * options.trainers + sizes.nodes / options.cluster_size)
+        ),
+    }
+
+
+def scratch_of(sizes: Sizes) -> dict[str, int]:
+    """Bytes of files beside the partition that a phase needs and none keeps."""
+    return {phase: round(costs.of(sizes)) for phase, costs in SCRATCH.items()}
+
+
+def seconds_of(sizes: Sizes, levels: Sequence[Level], tokenizing_s: float) -> dict[str, float]:
+    """CPU seconds of each phase."""
+    found = {phase: costs.of(sizes) for phase, costs in SECONDS.items()}
+    cut = sum(CUT_SECONDS.get(level.method, CUT_SECONDS["metis"]) * level.edges for level in levels)
+    return {"ingest": found["ingest"], "tokens": tokenizing_s, "cut": cut, "writing": found["writing"]}
+
+
+def _kept(table: TableSurvey, options: Options) -> float:
+    """Edges of a relation that messages may use."""
+    return table.rows * (1.0 if options.keep_eval_edges else 1 - table.held_out)
