@@ -108,10 +108,10 @@ def _push(arguments: argparse.Namespace) -> int:
 def _ls(arguments: argparse.Namespace) -> int:
     if is_url(arguments.store):
         objects = Objects(arguments.store, say=_say)
-        found = [(objects.name(m.id), m) for m in remote.finished(objects)]
+        found = [(objects.name(m.id), m) for m in remote.finished(objects, say=_say)]
     else:
         store = store_folder(arguments.store, key="store")
-        found = [(str(store / m.id), m) for m in finished(store)]
+        found = [(str(store / m.id), m) for m in finished(store, say=_say)]
     if arguments.json:
         _out(json.dumps([{"id": m.id, "path": path} for path, m in found]))
         return 0

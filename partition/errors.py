@@ -63,6 +63,10 @@ class StoreError(LMGNNError):
     exit_code = 13
 
 
+class FormatError(StoreError):
+    """A finished partition is of a format that this code does not read."""
+
+
 class DiskFullError(LMGNNError):
     """No space is left where the job writes."""
 

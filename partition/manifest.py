@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
-from partition.errors import StoreError, UsageError
+from partition.errors import FormatError, StoreError, UsageError
 
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
@@ -170,7 +170,7 @@ class PartitionManifest:
     def from_json(cls, text: str) -> PartitionManifest:
         raw = json.loads(text)
         if raw.get("version") != FORMAT_VERSION:
-            raise StoreError(
+            raise FormatError(
                 f"partition format {raw.get('version')} is not the {FORMAT_VERSION} of this code",
                 hint="build the partition again",
             )
@@ -191,7 +191,7 @@ class PartitionManifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> PartitionManifest:
-        """Read a partition's manifest; StoreError when the folder holds none."""
+        """Read a partition's manifest; StoreError where there is none, FormatError for another."""
         path = Path(folder) / MANIFEST_NAME
         try:
             return cls.from_json(path.read_text())

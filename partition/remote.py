@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from partition.errors import StoreError
+from partition.errors import FormatError, StoreError
 from partition.manifest import MANIFEST_NAME, FileInfo, PartitionManifest
 from partition.objects import Objects, Say
 from partition.paths import is_id
@@ -69,10 +69,18 @@ def get(objects: Objects, part_id: str) -> Published:
     return published
 
 
-def finished(objects: Objects) -> list[PartitionManifest]:
-    """Manifests of all finished partitions, by id."""
-    found = (find(objects, part_id) for part_id in objects.folders() if is_id(part_id))
-    return [published.manifest for published in found if published]
+def finished(objects: Objects, *, say: Say) -> list[PartitionManifest]:
+    """Manifests of all finished partitions, by id; those of another format are passed over, and told."""
+    found = []
+    for part_id in objects.folders():
+        try:
+            published = find(objects, part_id) if is_id(part_id) else None
+        except FormatError as error:
+            say(f"{part_id}: {error}")
+            continue
+        if published:
+            found.append(published.manifest)
+    return found
 
 
 def stamp(objects: Objects, part_id: str) -> None:

@@ -7,13 +7,15 @@ builds anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from partition.errors import StoreError
+from partition.errors import FormatError, StoreError
 from partition.manifest import MANIFEST_NAME, FileInfo, PartitionManifest
 from partition.storage import sha256_of, sync, write_text
+
+Say = Callable[[str], None]
 
 CHECKSUM_NAME = "manifest.sha256"
 """Holds the checksum of the manifest, which cannot hold its own."""
@@ -30,12 +32,23 @@ def find(store: Path, part_id: str) -> Path | None:
     return folder
 
 
-def finished(store: Path) -> list[PartitionManifest]:
-    """Manifests of all finished partitions, by id; StoreError if there is no such store."""
+def finished(store: Path, *, say: Say) -> list[PartitionManifest]:
+    """Manifests of all finished partitions, by id; StoreError if there is no such store.
+
+    Those of another format are passed over, and told.
+    """
     if not store.is_dir():
         raise StoreError(f"{store}: no such store", hint="build a partition into it first")
     folders = sorted(folder for folder in store.iterdir() if (folder / MANIFEST_NAME).is_file())
-    return [PartitionManifest.load(folder) for folder in folders if "." not in folder.name]
+    found = []
+    for folder in folders:
+        if "." in folder.name:
+            continue
+        try:
+            found.append(PartitionManifest.load(folder))
+        except FormatError as error:
+            say(f"{folder.name}: {error}")
+    return found
 
 
 def seal(

@@ -19,7 +19,7 @@ from partition_graphs import SMALL, write_graph
 from partition.__main__ import main
 from partition.build import BuildOptions, build, find_or_build
 from partition.errors import DiskFullError
-from partition.manifest import PartitionManifest
+from partition.manifest import FORMAT_VERSION, PartitionManifest
 from partition.reader import open_tokens, read_ids
 from partition.storage import writing
 from partition.store import finished
@@ -248,3 +248,17 @@ def test_show_ls_and_verify_tell_of_a_partition(
     out = capsys.readouterr().out
     assert out.count(part.id) == 3
     assert "relation cites: paper -> paper, 3 edges" in out
+
+
+def test_ls_passes_over_a_partition_of_another_format_and_says_so(
+    small_graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "s"
+    old, new = made(small_graph, store, hosts=2), made(small_graph, store, hosts=1)
+    manifest = store / old.id / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"version": {FORMAT_VERSION}', '"version": 1'))
+    capsys.readouterr()
+    assert main(["ls", "--store", str(store), "--json"]) == 0
+    told = capsys.readouterr()
+    assert [found["id"] for found in json.loads(told.out)] == [new.id]
+    assert f"{old.id}: partition format 1 is not the {FORMAT_VERSION} of this code" in told.err
