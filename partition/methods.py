@@ -29,10 +29,11 @@ AUTO = "auto"
 BALANCE = 1.03
 """What a block may weigh beside the average one, in methods that let us say so; METIS's own default."""
 _TRIALS = 4
-"""Cuts that METIS makes of a graph of up to _TRIED edges, to keep the best: of Debian's packages between four
-hosts 16.8 % are cut, mean of five seeds, after one 17.4; by bisection, pymetis's default, 18.3."""
-_TRIED = 4_000_000
-"""A cut takes some 1.2 seconds per million edges."""
+"""Cuts that METIS makes of a small graph into few blocks, to keep the best: of Debian's packages between four
+hosts 16.8 % are cut, mean of five seeds; after one 17.4; by bisection, pymetis's default, 18.3."""
+_FEW_EDGES, _FEW_BLOCKS = 1_000_000, 64
+"""A cut takes some 1.2 seconds per million edges; into clusters, for which a few per cent more do not matter,
+there are as many pieces as trainers."""
 
 METHODS: dict[str, Method] = {}
 
@@ -64,6 +65,7 @@ def most_weight(weights: np.ndarray, blocks: int) -> int:
 @method("metis")
 def metis(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
     """Few edges between blocks of about equal weight (METIS, by way of pymetis)."""
+    few = graph.edges <= _FEW_EDGES and blocks <= _FEW_BLOCKS
     adjacency = pymetis.CSRAdjacency(graph.indptr, graph.indices.astype(np.int64))
     with silent_stdout():
         _, block = pymetis.part_graph(
@@ -72,7 +74,7 @@ def metis(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.n
             vweights=weights,
             eweights=None if graph.weights is None else graph.weights.astype(np.int64),
             recursive=False,
-            options=pymetis.Options(seed=seed & 0x7FFFFFFF, ncuts=_TRIALS if graph.edges <= _TRIED else 1),
+            options=pymetis.Options(seed=seed & 0x7FFFFFFF, ncuts=_TRIALS if few else 1),
         )
     return np.asarray(block, dtype=np.int64)
 
