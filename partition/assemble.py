@@ -18,6 +18,7 @@ from partition import assign, stored
 from partition.drift import drift_lines, reuse_info
 from partition.earlier import Earlier
 from partition.errors import DataError
+from partition.journal import Journal, KeptCut
 from partition.keys import content_keys
 from partition.manifest import PartitionManifest
 from partition.quarantine import Quarantine, cap_of, quarantine_stats
@@ -65,16 +66,17 @@ class Assembled:
     """Table -> the rows that are not in the graph."""
 
 
-def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say) -> Assembled:
+def assemble(request: Request, earlier: Sequence[Earlier], journal: Journal, say: Say) -> Assembled:
     """Everything up to the writing; `earlier` partitions, newest first, are what may be reused.
 
-    The folder `scratch` is made. It holds the tables and the graph to cut meanwhile, and the stored graph's
-    edges until they are written.
+    The journal's scratch folder is made. It holds the tables and the graph to cut meanwhile, and the stored
+    graph's edges until they are written.
     """
+    scratch = journal.scratch
     scratch.mkdir()
     sought, texts = _sought(request, earlier, scratch / "cut", say)
     hashes = {name: text.hashes for name, text in texts.items()}
-    inherited, numbering, choices, seconds = _numbered(sought, earlier, say)
+    inherited, numbering, choices, seconds = _numbered(sought, earlier, journal, say)
     # Nothing is cut any more, and the files need their room; what is mapped stays until `sought` is gone.
     shutil.rmtree(sought.scratch, ignore_errors=True)
     graph = stored.stored_graph(
@@ -101,26 +103,34 @@ def assemble(request: Request, earlier: Sequence[Earlier], scratch: Path, say: S
 
 
 def _numbered(
-    sought: Sought, earlier: Sequence[Earlier], say: Say
+    sought: Sought, earlier: Sequence[Earlier], journal: Journal, say: Say
 ) -> tuple[Inherited | None, assign.Numbering, tuple[assign.LevelChoice, ...], float]:
     """(what is reused, the id space, what cut now, seconds that cutting afresh took, now or then)."""
     start = time.monotonic()
-    inherited = inherit(sought, earlier, say)
-    if inherited is None:
+    kept = journal.cut(sought.keys)
+    inherited = None if kept is not None and not kept.parent else inherit(sought, earlier, say)
+    parent = inherited.parent.id if inherited is not None else ""
+    if kept is not None and kept.parent == parent:
+        say(f"going on with a build that was stopped: cut, and {len(journal.hosts)} hosts written")
+        found = kept.assignment
+    elif inherited is not None:
+        found = assign.Assignment(inherited.part, inherited.cluster, inherited.choices)
+    else:
         edges = sum(relation.count for relation in sought.edges)
         say(f"cutting {sum(sought.counts):,} nodes and {edges:,} edges")
         found = sought.cut()
-        part, cluster, choices = found.part, found.cluster, found.choices
-    else:
-        part, cluster, choices = inherited.part, inherited.cluster, inherited.choices
-    for choice in choices:
+    for choice in found.choices:
         say(f"{choice.level} cut by {choice.method} ({choice.why})")
-    numbering = sought.number(part, cluster)
     seconds = time.monotonic() - start
+    if kept is not None and kept.parent == parent:
+        seconds = kept.seconds
+    else:
+        journal.keep_cut(sought.keys, KeptCut(found, parent, seconds))
+    numbering = sought.number(found.part, found.cluster)
     if inherited is not None and (before := inherited.parent.manifest.seconds.get("cut")) is not None:
         say(f"  cutting afresh took {before:.1f} s, this {seconds:.1f} s")
         seconds = before
-    return inherited, numbering, choices, seconds
+    return inherited, numbering, found.choices, seconds
 
 
 def _sought(

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from partition.assemble import Request, assemble
 from partition.earlier import earlier_partitions
 from partition.errors import DataError, UsageError
 from partition.forecast import look_at_room
+from partition.journal import Journal
 from partition.links import link_unchanged, linked_words
 from partition.manifest import FORMAT_VERSION, PartitionManifest
 from partition.memory import memory_bytes
@@ -219,28 +218,29 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
     # Imported here: DGL takes seconds, and a partition that is found needs none of them.
     from partition.writer import write_parts
 
-    for left_over in root.glob(f"{request.id}.building-*"):
-        shutil.rmtree(left_over)
-    look_at_room(request, root, reuse=reuse)
-    draft = root / f"{request.id}.building-{os.getpid()}"
-    scratch = draft.with_name(f"{draft.name}-scratch")
+    journal = Journal(root, request.id)
+    journal.begin()
+    draft = journal.draft
     try:
-        made = assemble(request, earlier_partitions(root) if reuse else (), scratch, say)
-        manifest = made.manifest
-        draft.mkdir()
+        look_at_room(request, root, reuse=reuse)
+        made = assemble(request, earlier_partitions(root) if reuse else (), journal, say)
+        manifest, done = made.manifest, journal.hosts
         linked = link_unchanged(draft, manifest, made.same_as) if made.same_as else {}
         say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers{linked_words(linked)}")
-        write_parts(draft, manifest, made.graph, memory=request.memory)
+        memory, finished = request.memory, journal.keep_part
+        write_parts(draft, manifest, made.graph, memory=memory, done=done, finished=finished)
         write_text_hashes(draft, manifest, made.graph.numbering, made.text_hashes)
         write_moved(draft, manifest, made.moved)
         write_quarantine(draft, made.quarantine)
-        stores.seal(draft, manifest, linked=linked)
+        stores.seal(draft, manifest, linked={**linked, **journal.files})
         publish(draft, root / request.id)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+    except KeyboardInterrupt:
+        journal.end_scratch()
         raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    except BaseException:
+        journal.end()
+        raise
+    journal.end()
     say(f"partition {request.id} is ready in {root}")
     _say_left_out(manifest, say)
     return BuildResult(request.id, root / request.id, found=False)

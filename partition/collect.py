@@ -20,7 +20,7 @@ from partition.remote import MARKER, STAMP, UNFINISHED_S, find, key_of
 from partition.storage import is_locked
 from partition.usage import last_used, unused
 
-_DRAFTS = (".building-", ".pulling", ".removing")
+_DRAFTS = (".building", ".pulling", ".removing")
 
 
 @dataclass(frozen=True)

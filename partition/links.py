@@ -29,10 +29,11 @@ def link_unchanged(draft: Path, manifest: PartitionManifest, parent: Earlier) ->
         if not _is_sound(source, info):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another owner, or a file system without links
-            shutil.copyfile(source, target)
+        if not target.exists():  # else it is there since a build that was stopped
+            try:
+                os.link(source, target)
+            except OSError:  # another owner, or a file system without links
+                shutil.copyfile(source, target)
         linked[name] = info
     return linked
 

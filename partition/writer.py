@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,19 @@ _TEXTS = 1 << 16
 """Texts handled at a time: 100 MB where each has 64 tokens."""
 
 
-def write_parts(folder: Path, manifest: PartitionManifest, graph: StoredGraph, *, memory: int) -> None:
+def write_parts(
+    folder: Path,
+    manifest: PartitionManifest,
+    graph: StoredGraph,
+    *,
+    memory: int,
+    done: Collection[int] = (),
+    finished: Callable[[int], None] = lambda host: None,
+) -> None:
     """Write all but the manifest and what is there already; OSError with ENOSPC if the disk is full.
 
-    A file that is there is linked from another partition (links.py): to write into it would change both.
+    Hosts in `done` are passed over; `finished` is called after each of the others. A file that is there is
+    linked from another partition (links.py): to write into it would change both.
     UsageError where what DGL copies at a time takes more than `memory` bytes.
     """
     layout = layout_of(manifest, graph)
@@ -44,6 +53,8 @@ def write_parts(folder: Path, manifest: PartitionManifest, graph: StoredGraph, *
         _check_memory(manifest, graph, layout, host, memory)
     (folder / "graph.json").write_text(json.dumps(graph_json(manifest, graph, layout), indent=1))
     for host in range(manifest.hosts):
+        if host in done:
+            continue
         part = folder / f"part{host}"
         part.mkdir(exist_ok=True)
         _write_graph(part, graph, layout, host)
@@ -53,6 +64,7 @@ def write_parts(folder: Path, manifest: PartitionManifest, graph: StoredGraph, *
         _write_ids(part, graph, layout, host)
         _write_node_targets(part, graph, layout, host)
         _write_edge_targets(part, manifest, graph, layout, host)
+        finished(host)
 
 
 def _check_memory(
