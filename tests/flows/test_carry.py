@@ -82,5 +82,6 @@ def test_the_second_night_begins_near_where_the_first_ended(nights: Any) -> None
         [e["value"] for e in read_events(run) if e["event"] == "eval" and e["metric"] == "mrr"]
         for _, run in nights
     ]
-    assert scores[1][0] == pytest.approx(max(scores[0]), abs=0.05)
-    assert max(scores[0]) > scores[0][0] + 0.05
+    start, best = scores[0][0], max(scores[0])
+    assert best > start
+    assert scores[1][0] > (start + best) / 2, scores
