@@ -68,32 +68,61 @@ class Setting:
 
 
 TRAINED = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=1e-4")
+SLOW = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=2e-5")
+EIGHT = ("stages.joint.train_nodes=8", "stages.joint.lm_rate=2e-5")
+EIGHT_FAST = ("stages.joint.train_nodes=8", "stages.joint.lm_rate=1e-4")
+STILL = ("model.lm_dropout=0",)
+PAPER = ("cache.mode=unbounded",)
+EVEN = ("stages.joint.train_choice=uniform",)
+SHORT = ("stages.joint.forward_tokens=128",)
 SAMPLER = ("model.sampler=labor",)
 BOUND = ("cache.mode=bounded", "cache.max_age=16")
 LEAN = ("stages.joint.train_nodes=16", "stages.joint.lm_rate=1e-4")
 OLDER = ("cache.mode=bounded", "cache.max_age=64", "cache.refresh=0.02")
+FRESH = ("cache.mode=bounded", "cache.max_age=100000", "cache.drift=-1", "cache.refresh=0.02")
 LABOR = (*TRAINED, *SAMPLER, *BOUND)
 HALF = ("tasks.TASK.negative_mix={ anywhere = 0.5, part = 0.5 }", "tasks.TASK.log_q=true")
 NEAR = ("tasks.TASK.negative_mix={ clusters = 1.0 }",)
+FROZEN = ("stages.joint.kind=gnn_warm",)
 SETTINGS = (
     Setting("joint", (*TRAINED, "cache.mode=exact")),
-    Setting("paper", (*TRAINED, "cache.mode=unbounded")),
+    Setting("paper", (*TRAINED, *PAPER)),
     Setting("recommended", LABOR, HALF),
+    Setting("few", (*EIGHT, *STILL, *PAPER), EVEN),
+    Setting("frozen", FROZEN),
     Setting("older", (*TRAINED, *SAMPLER, *OLDER), HALF),
-    Setting("frozen", ("stages.joint.kind=gnn_warm",)),
     Setting("tight", (*LABOR, "stages.joint.clusters=2"), NEAR, seeds=1),
     Setting("bounded", (*TRAINED, *BOUND), seeds=1),
-    Setting("labor", (*TRAINED, *SAMPLER, "cache.mode=unbounded"), seeds=1),
+    Setting("labor", (*TRAINED, *SAMPLER, *PAPER), seeds=1),
+    Setting("paper_slow", (*SLOW, *PAPER), seeds=1),
+    Setting("paper_slow_even", (*SLOW, *PAPER, *EVEN), seeds=1),
+    Setting("paper_slow_still", (*SLOW, *PAPER, *STILL), seeds=1),
+    Setting("uneven", (*EIGHT, *STILL, *PAPER, *SHORT), seeds=1),
+    Setting("uneven_fresh", (*EIGHT, *STILL, *FRESH, *SHORT), seeds=1),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
     Setting("lean_longer", (*LEAN, *SAMPLER, *OLDER), HALF, targets=4.0),
-    Setting("frozen_longer", ("stages.joint.kind=gnn_warm",), targets=4.0),
-    Setting("paper_longer", (*TRAINED, "cache.mode=unbounded"), targets=4.0),
+    Setting("frozen_longer", FROZEN, targets=4.0),
+    Setting("paper_longer", (*TRAINED, *PAPER), targets=4.0),
+    Setting("few_longer", (*EIGHT, *STILL, *PAPER), (*EVEN, *SHORT), targets=4.0),
+    Setting("even_longer", (*EIGHT, *STILL, *PAPER, *EVEN), targets=4.0, seeds=1),
+    Setting("noisy_longer", (*EIGHT, *PAPER), targets=4.0, seeds=1),
+    Setting("fast_longer", (*EIGHT_FAST, *STILL, *PAPER), targets=4.0, seeds=1),
+    Setting("fast_noisy_longer", (*EIGHT_FAST, *PAPER), targets=4.0, seeds=1),
 )
-"""`older` is `recommended` with embeddings of up to 64 steps; `frozen` trains the graph encoder alone, so
-what it reaches is not the language model's doing; `tight` takes targets and all negatives from two clusters;
-`bounded` and `labor` are `paper` with one of the two knobs of `recommended` each; those
-that end in `longer` take four times the targets: of `recommended`, `paper`, `frozen`, and `lean`, which is
-`older` with gradients for half as many texts, so that a target costs what `paper`'s does."""
+"""`frozen` trains the graph encoder alone, so what it reaches is not the language model's doing;
+`few` is `paper` with gradients for 8 texts at an LM rate of 2e-5, without the LM's dropout, and, of
+links, with any text as likely to be trained as any other; `paper_slow` is `paper` at that rate, `_even` with
+that choice, `_still` without dropout; `uneven` is `few` with targets first for links as well,
+`uneven_fresh` that with the oldest fiftieth of what is found computed again.
+
+`recommended` is LABOR and a bound of 16 steps; `older` the same with one of 64; `tight` takes targets and all
+negatives from two clusters; `bounded` and `labor` are `paper` with one of the two knobs of `recommended`
+each.
+
+Those that end in `longer` take four times the targets: of `recommended` (`longer`), `paper`, `frozen`,
+`few`; `lean` is `older` with gradients for half as many texts; `even` is `few` with any text
+as likely for classes too, `noisy` with dropout and targets first, `fast` at 1e-4 and targets first,
+`fast_noisy` all three."""
 
 
 def main() -> int:

@@ -38,9 +38,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "accuracy_cost.json")
     parser.add_argument("--output", type=Path, default=HERE.parent / "docs" / "accuracy_cost.png")
+    parser.add_argument(
+        "--settings", nargs="*", metavar="NAME", help="in the picture, up to eight; unset: the first"
+    )
     options = parser.parse_args()
     result = read_json(options.results)
-    picture(result["runs"]).savefig(options.output, dpi=110)
+    wanted = options.settings or [run["setting"] for run in result["runs"]]
+    picture([run for run in result["runs"] if run["setting"] in wanted]).savefig(options.output, dpi=110)
     print(table(result["summary"]))
     return 0
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 REFERENCE = "joint"
+PAYS = "paper"
+"""Whose LM tokens all settings may spend, in the comparison at equal ones."""
 Curve = Sequence[Mapping[str, float]]
 
 
@@ -19,14 +21,16 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     * `start`, `last`: the figure before the stage and at its end, after `targets` targets; `lm_tokens`,
       `wall_s`, `cpu_s`: what that cost.
     * `minus_joint`: `last` less that of `joint`, over the seeds that both have.
-    * `equal_tokens`: the figure at `tokens`, the most that all runs of the question with LM tokens reach.
+    * `equal_tokens`: the figure at `tokens`, the fewest that a run of `paper` has spent at its end (without
+      one: any run with LM tokens); of a run that has spent less, that at its end.
     * `reaches_joint`: how many seeds reach the best figure that `joint` has after its start, and means of
       what they spent until then.
     """
     rows = []
     for question in dict.fromkeys(run["question"] for run in runs):
         of_question = [run for run in runs if run["question"] == question]
-        tokens = min((last for run in of_question if (last := run["points"][-1]["lm_tokens"])), default=0.0)
+        spent = [(run["setting"], last) for run in of_question if (last := run["points"][-1]["lm_tokens"])]
+        tokens = min([last for name, last in spent if name == PAYS] or [last for _, last in spent] or [0.0])
         reference = {run["seed"]: run["points"] for run in of_question if run["setting"] == REFERENCE}
         for setting in dict.fromkeys(run["setting"] for run in of_question):
             curves = {run["seed"]: run["points"] for run in of_question if run["setting"] == setting}

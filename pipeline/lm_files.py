@@ -30,6 +30,7 @@ def load_model(plan: ModelPlan) -> tuple[Any, Any, str]:
             config = transformers.AutoConfig.from_pretrained(source)
             _check_config(config, plan)
             _keep_layers(config, plan.lm_layers)
+            _set_dropout(config, plan.lm_dropout)
             base = load_base(source, config)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -90,6 +91,15 @@ def _keep_layers(config: Any, layers: int) -> None:
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):  # one entry a layer where attention kinds alternate
         config.layer_types = config.layer_types[:layers]
+
+
+def _set_dropout(config: Any, share: float) -> None:
+    """Every share of dropout that a configuration gives a number; -1 leaves them as they are."""
+    if share < 0:
+        return
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, int | float):
+            setattr(config, name, share)
 
 
 def check_positions(base: Any, plan: ModelPlan) -> None:

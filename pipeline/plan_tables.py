@@ -86,6 +86,10 @@ class ModelPlan:
     """Keep only the first so many layers of the LM; 0 = all."""
     lm_shared: bool = True
     """One LM for all node types with text; false = one each."""
+    lm_dropout: float = -1.0
+    """Share of the numbers that the LM drops while it trains; -1 = what its own configuration says. With 0
+    a pass with gradients gives the same vectors as one without, so joint stages store those too: the cache
+    stays younger for nothing."""
     pooling: str = "mean"
     """mean over the tokens, or cls: the first token's vector (the paper's)."""
     max_length: int = 64
@@ -125,6 +129,8 @@ class ModelPlan:
         check(self.max_length >= 3, "model.max_length", self.max_length, "at least 3")
         check(self.hidden > 0, "model.hidden", self.hidden, "a positive width")
         check(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= dropout < 1")
+        good = self.lm_dropout == -1 or 0 <= self.lm_dropout < 1
+        check(good, "model.lm_dropout", self.lm_dropout, "-1, or 0 <= lm_dropout < 1")
         self._check_tables()
 
     def _check_tables(self) -> None:

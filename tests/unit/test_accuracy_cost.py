@@ -98,12 +98,16 @@ def test_figures_are_compared_at_equal_targets_and_at_equal_tokens():
         {"question": "q", "seed": 0, "setting": "joint", "points": _points((0, 0, 0.4), (64, 1000, 0.6))},
         {"question": "q", "seed": 0, "setting": "paper", "points": _points((0, 0, 0.4), (64, 100, 0.5))},
         {"question": "q", "seed": 0, "setting": "frozen", "points": _points((0, 0, 0.4), (64, 0, 0.7))},
+        {"question": "q", "seed": 0, "setting": "few", "points": _points((0, 0, 0.4), (64, 10, 0.55))},
     ]
-    joint, paper, frozen = summary(runs)
+    joint, paper, frozen, few = summary(runs)
     assert (joint["last"], paper["last"], paper["minus_joint"]) == (0.6, 0.5, -0.1)
     assert joint["equal_tokens"] == pytest.approx(0.42)
     assert paper["equal_tokens"] == pytest.approx(0.5)
     assert frozen["equal_tokens"] is None
+    assert few["equal_tokens"] == pytest.approx(0.55), (
+        "it has spent less than the paper's and is not asked for more"
+    )
     assert paper["reaches_joint"]["seeds"] == 0
     assert frozen["reaches_joint"]["seeds"] == 1
     assert joint["reaches_joint"]["wall_s"] == 100

@@ -132,6 +132,14 @@ def test_keeping_layers_equals_running_the_first_of_them(folders, family):
     assert torch.allclose(encoder(tokens, BUDGET), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_its_dropout_a_pass_with_gradients_equals_one_without(folders, family):
+    tokens = texts(6, 9)
+    encoder = TextEncoder.from_plan(plan(folders[family], lm_dropout=0.0)).train()
+    assert torch.allclose(encoder(tokens, BUDGET), encoder.encode(tokens, BUDGET), atol=1e-6)
+    assert not TextEncoders([encoder], ["paper"]).has_dropout
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_text_without_tokens_becomes_zeros_and_disturbs_no_other(folders, pooling):
     tokens = texts(5, 3)
