@@ -98,7 +98,7 @@ def _set_dropout(config: Any, share: float) -> None:
     if share < 0:
         return
     for name, value in config.to_dict().items():
-        if "dropout" in name and isinstance(value, int | float):
+        if "dropout" in name and type(value) in (int, float):
             setattr(config, name, share)
 
 
