@@ -24,7 +24,7 @@ from partition.manifest import PartitionManifest
 from partition.quarantine import Quarantine, cap_of, quarantine_stats
 from partition.retoken import Tokenized, Tokenizer, tokenize_all
 from partition.reuse import Inherited, inherit
-from partition.room import Room
+from partition.room import Room, give_back
 from partition.schema import GraphSchema
 from partition.sought import Sought
 from partition.storage import InputFile
@@ -77,6 +77,7 @@ def assemble(request: Request, earlier: Sequence[Earlier], journal: Journal, say
     sought, texts = _sought(request, earlier, scratch / "cut", say)
     hashes = {name: text.hashes for name, text in texts.items()}
     inherited, numbering, choices, seconds = _numbered(sought, earlier, journal, say)
+    give_back()
     # Nothing is cut any more, and the files need their room; what is mapped stays until `sought` is gone.
     shutil.rmtree(sought.scratch, ignore_errors=True)
     graph = stored.stored_graph(
@@ -139,10 +140,12 @@ def _sought(
     options = request.options
     room = Room(scratch / "tables", request.memory)
     loaded = load_tables(request.schema, request.files, cap=cap_of(options), room=room)
+    give_back()
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
     edges = tuple(stored.MessageEdges(table, options["keep_eval_edges"]) for table in loaded.edges.values())
     keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key, scratch=scratch)
+    give_back()
     texts = _tokenized(request, loaded, keys, earlier, say)
     tokens = {name: text.lists for name, text in texts.items()}
     name, memory = request.schema.name, request.memory

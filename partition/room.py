@@ -7,6 +7,8 @@ Shape letters: N rows, F width.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import shutil
 from collections.abc import Iterable
@@ -108,6 +110,16 @@ class Room:
 
 
 IN_MEMORY = Room()
+
+
+def give_back() -> None:
+    """Hand memory that is free in this process to the system, where the next step will not need as much.
+
+    Arrow and glibc keep it otherwise: the steps' peaks would add up.
+    """
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _write(file: IO[bytes], values: np.ndarray) -> None:
