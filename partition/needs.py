@@ -16,10 +16,8 @@ from partition.survey import TableSurvey
 class Sizes:
     """A graph as it will be built. The fields of `Costs` are of the same names."""
 
-    table_bytes: float
-    """Of all columns that are read, in memory."""
     largest_bytes: float
-    """The same of the largest table."""
+    """Of all columns that are read of the largest table."""
     text_bytes: float
     nodes: float
     edges: float
@@ -37,7 +35,6 @@ class Sizes:
 class Costs:
     """Bytes, or seconds, for one of each of `Sizes`."""
 
-    table_bytes: float = 0
     largest_bytes: float = 0
     text_bytes: float = 0
     nodes: float = 0
@@ -52,27 +49,35 @@ class Costs:
         return float(sum(mine[name] * theirs[name] for name in mine))
 
 
-# Ingest and writing, measured with all tables in memory: random graphs of 0.2 to 1 million nodes and 1 to 4
-# million edges, integer and string ids, texts of 200 bytes, 64 features a node and 16 an edge, 1 to 8 hosts.
-# Memory: anonymous, above that after imports, looked at every 20 ms; these costs give 0.9 to 1.5 of it. Disk:
-# blocks. Where ingest or writing changes, measure again.
+# Above what Python and its packages take. Ingest: 16 million edges between 1.6 million ids of 17 letters took
+# 333 MB and 9.5 CPU seconds, 64 million between 12 million 1.05 GB and 69 with DuckDB and a limit of 1 GiB.
+# Writing: 16 million edges and reverses, 8 hosts, 150 MB and 5 CPU seconds; 100 million, 430 MB and 37.
+# Scratch by the widths of what is kept. Where ingest or writing changes, measure again.
+FIXED_BYTES = 110_000_000
+"""Pieces of tables and of edges, in each phase."""
+HASHED_ID_BYTES = 130
+"""Of a node while ids are looked up in memory; where that is over half of the limit, DuckDB has the half."""
+DUCKDB_BYTES = 1 << 28
+"""But not less (lookup.py)."""
 MEMORY = {
-    "ingest": Costs(table_bytes=1, largest_bytes=2.5, feature_bytes=3, edges=20, nodes=30),
-    # What stays of the tables beside the cut, whose own need is choose.py's.
-    "cut": Costs(table_bytes=1, feature_bytes=1, nodes=110, edges=20, tokens=2),
-    "writing": Costs(
-        table_bytes=1, feature_bytes=1, nodes=150, edges=16, stored_edges=65, host_edges=60, tokens=4
-    ),
+    "ingest": Costs(nodes=35),
+    # Beside the cut, whose own need is choose.py's.
+    "cut": Costs(nodes=110, tokens=2),
+    "writing": Costs(nodes=40, host_edges=8, tokens=4),
 }
+# What tables were read into is there until the end: rows of both ends, features, texts, ids.
+_READ = {"edges": 16.0, "nodes": 16.0, "feature_bytes": 1.0, "text_bytes": 1.0}
 SCRATCH = {
-    "ingest": Costs(),
+    # One table as it came.
+    "ingest": Costs(**_READ, largest_bytes=1),
     # Rows of neighbours, their weights, and both again while they are sorted or a piece of them is cut.
-    "cut": Costs(nodes=16, edges=40),
-    "writing": Costs(),
+    "cut": Costs(**{**_READ, "edges": 56.0, "nodes": 32.0}),
+    # Sorted edges, a relation of them once more, and one host's.
+    "writing": Costs(**_READ, stored_edges=16, host_edges=18),
 }
 SECONDS = {
-    "ingest": Costs(table_bytes=8e-9, edges=0.3e-6, nodes=1e-6),
-    "writing": Costs(stored_edges=0.9e-6, nodes=0.5e-6, feature_bytes=4e-9, tokens=1e-8),
+    "ingest": Costs(edges=0.5e-6, nodes=1.5e-6, text_bytes=5e-9, feature_bytes=4e-9),
+    "writing": Costs(stored_edges=0.2e-6, nodes=0.3e-6, feature_bytes=4e-9, tokens=1e-8),
 }
 CUT_SECONDS = {"metis": 1.5e-6, "kaminpar": 1.6e-6, "semi-external": 0.9e-6, "random": 0.1e-6}
 """Of an edge, for each level; docs/partitioning.md."""
@@ -127,7 +132,6 @@ def sizes_of(
     tables = [*nodes, *(r.table for r in relations)]
     every = [table.rows * table.row_bytes for table in tables]
     return Sizes(
-        table_bytes=sum(every),
         largest_bytes=max(every, default=0.0),
         text_bytes=sum(table.rows * table.text_bytes for table in nodes),
         nodes=sum(table.rows for table in nodes),
@@ -159,9 +163,10 @@ def levels_of(sizes: Sizes, options: Options) -> tuple[Level, ...]:
     return tuple(found)
 
 
-def memory_of(sizes: Sizes, levels: Sequence[Level]) -> dict[str, int]:
-    """Bytes at the peak of each phase, above what Python and its packages take."""
-    found = {phase: round(costs.of(sizes)) for phase, costs in MEMORY.items()}
+def memory_of(sizes: Sizes, levels: Sequence[Level], memory: int) -> dict[str, int]:
+    """Bytes at the peak of each phase, above what Python and its packages take, within a limit."""
+    found = {phase: FIXED_BYTES + round(costs.of(sizes)) for phase, costs in MEMORY.items()}
+    found["ingest"] += min(round(HASHED_ID_BYTES * sizes.nodes), max(memory // 2, DUCKDB_BYTES))
     found["cut"] += max((level.bytes for level in levels), default=0)
     return found
 
@@ -179,7 +184,7 @@ def disk_of(
     texts = sum(table.rows for table in nodes if table.text_bytes or table.texts) if sizes.tokens else 0
     tables = len(nodes) + 2 * len(relations)
     return {
-        "graph": round(29 * sizes.stored_edges + 19 * (sizes.nodes + halo)),
+        "graph": round(18 * sizes.stored_edges + 19 * (sizes.nodes + halo)),
         "features": round(
             sum((4.0 * table.features + 4 * table.label) * table.rows for table in nodes) + edge_features
         ),

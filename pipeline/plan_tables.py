@@ -42,7 +42,8 @@ class PartitionPlan:
     """auto (the first that fits into memory of the next three), metis, kaminpar, semi-external; or random,
     which costs many more edges between hosts."""
     memory: str = ""
-    """What cutting may take, by which auto chooses, like "4GiB"; empty = most of what the machine has."""
+    """What reading tables, cutting and writing may take, each, like "4GiB"; empty = most of what the machine
+    has. By it auto chooses, and looks ids up on disk or not."""
     even: bool = False
     """Spread nodes, edges and training targets over hosts and trainers, each by itself: where few nodes have
     most of the edges, some parts else have twice the nodes or edges of others. Cuts some more edges."""
