@@ -43,10 +43,10 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Object
 def test_what_is_pushed_is_found_listed_verified_and_pulled(
     any_store: Objects, two_parts: Path, tmp_path: Path
 ) -> None:
-    assert remote.finished(any_store, say=print) == []
+    assert remote.finished(any_store, say=quiet) == []
     assert remote.find(any_store, two_parts.name) is None
     manifest = remote.push(any_store, two_parts, say=quiet).manifest
-    assert remote.finished(any_store) == [manifest]
+    assert remote.finished(any_store, say=quiet) == [manifest]
     assert remote.verify(any_store, two_parts.name) == manifest
     folder = pull(any_store, two_parts.name, tmp_path / "store", say=quiet)
     assert verify(folder) == manifest
