@@ -82,7 +82,7 @@ def test_a_push_that_fails_publishes_nothing(
     s3.fails(kind, r"PUT .*part1/graph\.dgl")
     message = refused(lambda: remote.push(objects, two_parts, say=quiet))
     assert f"s3://{bucket}/other/{two_parts.name}/part1/graph.dgl." in message
-    assert remote.finished(objects) == []
+    assert remote.finished(objects, say=print) == []
 
 
 def test_repeats_are_told(s3: FaultyS3, store: Objects, two_parts: Path) -> None:
