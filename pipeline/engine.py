@@ -100,7 +100,6 @@ class Engine:
                 if parameters
             ],
             weight_decay=weight_decay,
-            fused=True,
         )
         config = {
             "train_micro_batch_size_per_gpu": 1,

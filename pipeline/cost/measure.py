@@ -91,7 +91,7 @@ def measure_step(parameters: Sequence[nn.Parameter]) -> float:
     if not parameters:
         return 0.0
     device = parameters[0].device
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=0.0)
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # makes the state
