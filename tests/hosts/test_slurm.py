@@ -80,7 +80,7 @@ def test_a_failure_that_no_retry_mends_is_not_queued_again(queue: Queue) -> None
     wait_for(lambda: queue.state(job) not in ("PENDING", "RUNNING", "COMPLETING"), seconds=120)
     assert queue.state(job) == "FAILED"
     assert json.loads((run / "outcome.json").read_text())["exit_code"] == 3
-    assert "queued again" not in (run / f"slurm-{job}.log").read_text()
+    assert "ended with 3; not queued again" in (run / f"slurm-{job}.log").read_text()
 
 
 def test_more_nodes_than_the_allocation_has_are_refused(queue: Queue) -> None:
