@@ -111,7 +111,9 @@ def _numbered(
     kept = journal.cut(sought.keys)
     inherited = None if kept is not None and not kept.parent else inherit(sought, earlier, say)
     parent = inherited.parent.id if inherited is not None else ""
-    if kept is not None and kept.parent == parent:
+    if kept is not None and kept.parent != parent:
+        kept = None  # another partition is gone on with than then
+    if kept is not None:
         say(f"going on with a build that was stopped: cut, and {len(journal.hosts)} hosts written")
         found = kept.assignment
     elif inherited is not None:
@@ -123,7 +125,7 @@ def _numbered(
     for choice in found.choices:
         say(f"{choice.level} cut by {choice.method} ({choice.why})")
     seconds = time.monotonic() - start
-    if kept is not None and kept.parent == parent:
+    if kept is not None:
         seconds = kept.seconds
     else:
         journal.keep_cut(sought.keys, KeptCut(found, parent, seconds))

@@ -14,6 +14,7 @@ import json
 import posixpath
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from partition import remote
@@ -221,14 +222,14 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
     journal = Journal(root, request.id)
     journal.begin()
     draft = journal.draft
+    look_at_room(request, root, reuse=reuse)  # what is done stays, also where it finds none
     try:
-        look_at_room(request, root, reuse=reuse)
         made = assemble(request, earlier_partitions(root) if reuse else (), journal, say)
         manifest, done = made.manifest, journal.hosts
         linked = link_unchanged(draft, manifest, made.same_as) if made.same_as else {}
         say(f"writing {manifest.hosts} hosts x {manifest.trainers} trainers{linked_words(linked)}")
-        memory, finished = request.memory, journal.keep_part
-        write_parts(draft, manifest, made.graph, memory=memory, done=done, finished=finished)
+        finished = partial(journal.keep_part, known=linked)
+        write_parts(draft, manifest, made.graph, memory=request.memory, done=done, finished=finished)
         write_text_hashes(draft, manifest, made.graph.numbering, made.text_hashes)
         write_moved(draft, manifest, made.moved)
         write_quarantine(draft, made.quarantine)

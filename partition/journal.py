@@ -51,7 +51,6 @@ class Journal:
         for left_over in self._root.glob(f"{self._id}.building*"):
             if left_over not in (self.draft, self._notes):
                 shutil.rmtree(left_over)
-        self._notes.mkdir(exist_ok=True)
         done = self.files
         for path in sorted(self.draft.rglob("*"), reverse=True):
             name = path.relative_to(self.draft).as_posix()
@@ -60,7 +59,6 @@ class Journal:
                     path.rmdir()
             elif name not in done:
                 path.unlink()
-        self.draft.mkdir(exist_ok=True)
 
     def end(self) -> None:
         """Remove all of it; a finished partition has another name by now."""
@@ -73,8 +71,8 @@ class Journal:
 
     def keep_cut(self, keys: Mapping[str, str], cut: KeptCut) -> None:
         """Note where each node lives in the graph with these content keys; parts of another cut are gone."""
-        shutil.rmtree(self._notes)
-        shutil.rmtree(self.draft)
+        for folder in (self._notes, self.draft):
+            shutil.rmtree(folder, ignore_errors=True)
         self._notes.mkdir()
         self.draft.mkdir()
         path = self._notes / f"{_CUT}.npz"
@@ -93,14 +91,14 @@ class Journal:
         choices = tuple(LevelChoice(**choice) for choice in told["choices"])
         return KeptCut(Assignment(part, cluster, choices), told["parent"], told["seconds"])
 
-    def keep_part(self, host: int) -> None:
-        """Note that all files of a host are written."""
+    def keep_part(self, host: int, *, known: Mapping[str, FileInfo]) -> None:
+        """Note that all files of a host are written; those `known`, by path in the draft, are not read."""
         files = {}
         for path in sorted((self.draft / f"part{host}").rglob("*")):
             if path.is_file():
                 sync(path)
-                info = FileInfo(path.stat().st_size, sha256_of(path))
-                files[path.relative_to(self.draft).as_posix()] = asdict(info)
+                name = path.relative_to(self.draft).as_posix()
+                files[name] = asdict(known.get(name) or FileInfo(path.stat().st_size, sha256_of(path)))
         self._note(f"part{host}", {"host": host, "files": files})
 
     @property

@@ -11,6 +11,8 @@ from unittest import mock
 
 import dgl
 import numpy as np
+import pyarrow.parquet as pq
+from dgl.data.utils import load_tensors
 from dgl.distributed import load_partition
 from partition_graphs import expected_tokens
 
@@ -226,3 +228,17 @@ def _check_local_graphs(parts: Parts) -> None:
         for begin, end in zip(pointers[:-1].tolist(), pointers[1:].tolist(), strict=True):
             assert relations[begin:end].tolist() == sorted(relations[begin:end].tolist())
     assert sorted(seen) == list(range(sum(r.count for r in parts.manifest.relations)))
+
+
+def contents(path: Path) -> Any:
+    """What a file holds, with dtypes; DGL writes addresses too, and row groups are pieces."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path)
+    if path.name == "graph.dgl":
+        graph = dgl.load_graphs(str(path))[0][0]
+        fields = {**dict(graph.ndata.items()), **dict(graph.edata.items())}
+        held = [*graph.adj_tensors("csc"), *fields.values()]
+        return [*fields, *((values.dtype, values.tolist()) for values in held)]
+    if path.suffix == ".dgl":
+        return {name: (values.dtype, values.tolist()) for name, values in load_tensors(str(path)).items()}
+    return path.read_bytes()

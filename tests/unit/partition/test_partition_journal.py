@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dgl.data.utils import load_graphs, load_tensors
+from partition_parts import contents
 
+from partition import forecast
 from partition.build import BuildOptions, build
+from partition.errors import DiskFullError
 from partition.journal import Journal
 from partition.manifest import PartitionManifest
 
@@ -36,10 +38,10 @@ def cut(*arguments):
     if point == "cut":
         die()
 
-def part(self, host):
+def part(self, host, **known):
     if point == f"before part {host} is noted":
         die()
-    keep_part(self, host)
+    keep_part(self, host, **known)
     if point == f"after part {host}":
         die()
 
@@ -87,16 +89,12 @@ def content(path: Path) -> Any:
         own = {name: info for name, info in manifest.pop("files").items() if not name.endswith(".dgl")}
         del manifest["seconds"]
         return manifest, own
-    if path.name == "graph.dgl":
-        graph = load_graphs(str(path))[0][0]
-        frames = {name: values.tolist() for f in (graph.ndata, graph.edata) for name, values in f.items()}
-        return [end.tolist() for end in graph.edges(order="eid")], frames
     if path.suffix == ".dgl":
-        return {name: values.tolist() for name, values in load_tensors(str(path)).items()}
+        return contents(path)
     return path.read_bytes()
 
 
-def contents(partition: Path) -> dict[str, Any]:
+def contents_of(partition: Path) -> dict[str, Any]:
     paths = (path for path in partition.rglob("*") if path.is_file() and path.name != "manifest.sha256")
     return {path.relative_to(partition).as_posix(): content(path) for path in paths}
 
@@ -113,7 +111,7 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_files(
     path, said = build_on(small_graph, store, tokenizer)
     assert f"going on with a build that was stopped: cut, and {POINTS[point]} hosts written" in said
     assert not [line for line in said if line.startswith("cutting")]
-    assert contents(path) == contents(undisturbed)
+    assert contents_of(path) == contents_of(undisturbed)
     kept = [f"part{host}" for host in range(POINTS[point])]
     assert [(path / name / "graph.dgl").stat().st_ino for name in kept] == [written[name] for name in kept]
     assert sorted(left.name for left in store.iterdir()) == [path.name, f"{path.name}.lock"]
@@ -128,7 +126,7 @@ def test_a_torn_note_is_no_note(small_graph: Path, tokenizer: str, tmp_path: Pat
         note.write_text(note.read_text()[:-20])
     path, said = build_on(small_graph, store, tokenizer)
     assert [line for line in said if line.startswith("cutting")]
-    assert contents(path) == contents(build_on(small_graph, tmp_path / "whole", tokenizer)[0])
+    assert contents_of(path) == contents_of(build_on(small_graph, tmp_path / "whole", tokenizer)[0])
 
 
 def test_a_file_of_a_noted_part_that_is_short_is_written_again(
@@ -141,7 +139,20 @@ def test_a_file_of_a_noted_part_that_is_short_is_written_again(
     graph.write_bytes(graph.read_bytes()[:-1])
     path, said = build_on(small_graph, store, tokenizer)
     assert "going on with a build that was stopped: cut, and 1 hosts written" in said
-    assert contents(path) == contents(build_on(small_graph, tmp_path / "whole", tokenizer)[0])
+    assert contents_of(path) == contents_of(build_on(small_graph, tmp_path / "whole", tokenizer)[0])
+
+
+def test_what_is_done_outlasts_a_disk_without_room(
+    small_graph: Path, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    kill_at("after part 0", small_graph, store, tokenizer)
+    with monkeypatch.context() as patched:
+        patched.setattr(forecast, "free_bytes", lambda folder: 0)
+        with pytest.raises(DiskFullError, match=r"0\.0 KiB of the disk are free"):
+            build_on(small_graph, store, tokenizer)
+    _, said = build_on(small_graph, store, tokenizer)
+    assert "going on with a build that was stopped: cut, and 1 hosts written" in said
 
 
 def test_parts_of_another_cut_are_not_gone_on_with(small_graph: Path, tokenizer: str, tmp_path: Path) -> None:
@@ -163,7 +174,7 @@ def test_parts_of_another_cut_are_not_gone_on_with(small_graph: Path, tokenizer:
 def test_a_build_that_is_interrupted_keeps_what_is_done(
     small_graph: Path, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: Journal, host: int) -> None:
+    def stop(self: Journal, host: int, **known: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from dgl.data.utils import load_tensors
 from hypothesis import given
 from partition_graphs import communities, graphs, write_graph
-from partition_parts import Parts
+from partition_parts import Parts, contents
 from test_partition_roundtrip import built, random_graphs
 
 from partition import arrays, dgl_files, stored, writer
@@ -36,20 +35,6 @@ def in_tiny_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(arrays, "PIECE", 3)
     patch.setattr(writer, "_TEXTS", 2)
     patch.setattr(stored, "stored_graph", partial(stored.stored_graph, range_records=3))
-
-
-def contents(path: Path) -> Any:
-    """What a file holds, with dtypes; DGL writes addresses too, and row groups are pieces."""
-    if path.suffix == ".parquet":
-        return pq.read_table(path)
-    if path.name == "graph.dgl":
-        graph = dgl.load_graphs(str(path))[0][0]
-        fields = {**dict(graph.ndata.items()), **dict(graph.edata.items())}
-        held = [*graph.adj_tensors("csc"), *fields.values()]
-        return [*fields, *((values.dtype, values.tolist()) for values in held)]
-    if path.suffix == ".dgl":
-        return {name: (values.dtype, values.tolist()) for name, values in load_tensors(str(path)).items()}
-    return path.read_bytes()
 
 
 def test_tiny_pieces_make_the_files_that_one_piece_makes(
