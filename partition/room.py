@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from partition.arrays import ArrayFile
 from partition.storage import writing
 
 _names = itertools.count()
@@ -51,34 +52,33 @@ class Room:
         if self.folder is None:
             return np.concatenate([part.astype(dtype, copy=False) for part in parts])
         tail: tuple[int, ...] = ()
-        path = self._path()
-        with path.open("wb") as file:
-            for part in parts:
-                tail = part.shape[1:]
-                _write(file, part.astype(dtype, copy=False))
-        size = path.stat().st_size
-        return np.frombuffer(_mapped(path), dtype).reshape(-1, *tail) if size else np.zeros((0, *tail), dtype)
+        file = ArrayFile(self._path(), dtype)
+        for part in parts:
+            tail = part.shape[1:]
+            file.append(part)
+        values = file.mapped()
+        return values.reshape(-1, *tail) if len(values) else np.zeros((0, *tail), dtype)
 
     def strings(self, parts: Iterable[pa.Array]) -> pa.Array:
         """One large_string array out of parts without nulls."""
         if self.folder is None:
             return pa.concat_arrays([pa.array([], pa.large_string()), *parts])
-        places, texts = self._path(), self._path()
+        offsets, texts = ArrayFile(self._path(), np.int64), ArrayFile(self._path(), np.uint8)
         end = 0
-        with places.open("wb") as offsets, texts.open("wb") as data:
-            _write(offsets, np.zeros(1, np.int64))
-            for part in parts:
-                _, inner, values = part.buffers()
-                if not len(part):
-                    continue
-                own = np.frombuffer(inner, np.int64)[part.offset : part.offset + len(part) + 1]
-                first, last = int(own[0]), int(own[-1])
-                _write(offsets, own[1:] + (end - first))
-                if last > first:
-                    data.write(memoryview(values)[first:last])
-                end += last - first
-        offset_buffer = _mapped(places)
-        return pa.LargeStringArray.from_buffers(offset_buffer.size // 8 - 1, offset_buffer, _mapped(texts))
+        offsets.append(np.zeros(1, np.int64))
+        for part in parts:
+            _, inner, values = part.buffers()
+            if not len(part):
+                continue
+            own = np.frombuffer(inner, np.int64)[part.offset : part.offset + len(part) + 1]
+            first, last = int(own[0]), int(own[-1])
+            offsets.append(own[1:] + (end - first))
+            if last > first:
+                texts.append(np.frombuffer(values, np.uint8)[first:last])
+            end += last - first
+        places = offsets.mapped()
+        buffers = pa.py_buffer(places), pa.py_buffer(texts.mapped())
+        return pa.LargeStringArray.from_buffers(len(places) - 1, *buffers)
 
     def table(self, batches: Iterable[pa.RecordBatch], columns: Iterable[str]) -> pa.Table:
         """All batches as one table; `columns` are what it has where there are none."""
@@ -120,20 +120,6 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _write(file: IO[bytes], values: np.ndarray) -> None:
-    """Not through a map, where a full disk kills the process."""
-    if values.size:
-        file.write(np.ascontiguousarray(values).data.cast("B"))
-
-
-def _mapped(path: Path) -> pa.Buffer:
-    """A file's bytes; nothing can be mapped of an empty one."""
-    if not path.stat().st_size:
-        return pa.py_buffer(b"")
-    with pa.memory_map(str(path)) as file:
-        return file.read_buffer()
 
 
 def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
