@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from typing import TypeAlias
 
 from partition.build import BuildOptions
 from partition.methods import AUTO, METHODS
 from partition.paths import cache_folder
 from partition.quarantine import POLICIES
 from partition.remote import UNFINISHED_S
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +22,13 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
-    build = commands.add_parser(
+    for add in (_build, _pull, _push, _ls, _show, _verify, _gc):
+        add(commands)
+    return whole
+
+
+def _build(commands: _Commands) -> None:
+    parser = commands.add_parser(
         "build",
         help="cut a graph, or find it cut already",
         description="Cut the graph of FOLDER/graph.toml for so many hosts and trainers.",
@@ -28,94 +37,85 @@ def parser() -> argparse.ArgumentParser:
         "lmgnn partition build data/debian --hosts 2 --trainers 2 --store s3://bucket/store",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    build.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
-    _add_store(build)
-    _add_cache(build)
-    _add_options(build)
-    build.add_argument(
+    parser.add_argument("folder", metavar="FOLDER", help="folder or fsspec URL that holds graph.toml")
+    _add_store(parser)
+    _add_cache(parser)
+    _add_options(parser)
+    parser.add_argument(
         "--memory",
         default="",
         metavar="SIZE",
         help="what reading and cutting may take, by which auto chooses, like 4GiB; none = most there is",
     )
-    build.add_argument(
+    parser.add_argument(
         "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"
     )
-    build.add_argument(
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="say what it would find, make and take (rows, methods, memory, disk, LM tokens, time) and "
         "refuse what does not fit; nothing is written",
     )
-    build.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
-    build.set_defaults(command="build")
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    parser.set_defaults(command="build")
 
-    bring = commands.add_parser(
+
+def _pull(commands: _Commands) -> None:
+    parser = commands.add_parser(
         "pull",
         help="bring a partition from a store at a URL to this machine",
         epilog="example: lmgnn partition pull ID --store s3://bucket/store --host 1 --cache /data/store",
     )
-    bring.add_argument("id", metavar="ID", help="as `lmgnn partition ls` shows it")
-    _add_store(bring)
-    _add_cache(bring)
-    bring.add_argument("--host", type=int, metavar="N", help="only what this host reads, counted from 0")
-    bring.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
-    bring.set_defaults(command="pull")
+    parser.add_argument("id", metavar="ID", help="as `lmgnn partition ls` shows it")
+    _add_store(parser)
+    _add_cache(parser)
+    parser.add_argument("--host", type=int, metavar="N", help="only what this host reads, counted from 0")
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    parser.set_defaults(command="pull")
 
-    send = commands.add_parser("push", help="send a partition of this machine to a store at a URL")
-    send.add_argument("path", metavar="PATH", help="folder of a partition")
-    _add_store(send)
-    send.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
-    send.set_defaults(command="push")
 
-    ls = commands.add_parser("ls", help="list the partitions of a store")
-    _add_store(ls)
-    ls.add_argument("--json", action="store_true", help="print one line of JSON")
-    ls.set_defaults(command="ls")
+def _push(commands: _Commands) -> None:
+    parser = commands.add_parser("push", help="send a partition of this machine to a store at a URL")
+    parser.add_argument("path", metavar="PATH", help="folder of a partition")
+    _add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    parser.set_defaults(command="push")
 
-    show = commands.add_parser("show", help="tell what a partition holds")
-    show.add_argument("path", metavar="PATH", help="folder or URL of a partition")
-    show.add_argument("--json", action="store_true", help="print its manifest")
-    show.set_defaults(command="show")
 
-    check = commands.add_parser("verify", help="check every file of a partition against its checksum")
-    check.add_argument("path", metavar="PATH", help="folder or URL of a partition")
-    check.add_argument(
+def _ls(commands: _Commands) -> None:
+    parser = commands.add_parser("ls", help="list the partitions of a store")
+    _add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.set_defaults(command="ls")
+
+
+def _show(commands: _Commands) -> None:
+    parser = commands.add_parser("show", help="tell what a partition holds")
+    parser.add_argument("path", metavar="PATH", help="folder or URL of a partition")
+    parser.add_argument("--json", action="store_true", help="print its manifest")
+    parser.set_defaults(command="show")
+
+
+def _verify(commands: _Commands) -> None:
+    parser = commands.add_parser("verify", help="check every file of a partition against its checksum")
+    parser.add_argument("path", metavar="PATH", help="folder or URL of a partition")
+    parser.add_argument(
         "--deep",
         action="store_true",
         help="check as well that what the files hold fits together: nodes, edges, halos, features, texts, "
         "targets",
     )
-    check.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    check.set_defaults(command="verify")
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    parser.set_defaults(command="verify")
 
-    _add_gc(
-        commands.add_parser(
-            "gc",
-            help="remove what unfinished builds left in a store, and partitions not used for long",
-            epilog="example: lmgnn partition gc --store s3://bucket/store --unused-days 60 --dry-run",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+
+def _gc(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "gc",
+        help="remove what unfinished builds left in a store, and partitions not used for long",
+        epilog="example: lmgnn partition gc --store s3://bucket/store --unused-days 60 --dry-run",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    return whole
-
-
-def _add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--store", required=True, help="folder or URL (s3://bucket/prefix) that keeps finished partitions"
-    )
-
-
-def _add_cache(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cache",
-        default="",
-        metavar="FOLDER",
-        help=f"folder of this machine for partitions of a store at a URL; unset: {cache_folder()}",
-    )
-
-
-def _add_gc(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     add = parser.add_argument
     add(
@@ -136,6 +136,21 @@ def _add_gc(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="say what would be removed")
     add("--json", action="store_true", help="print the result as one line of JSON")
     parser.set_defaults(command="gc")
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store", required=True, help="folder or URL (s3://bucket/prefix) that keeps finished partitions"
+    )
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache",
+        default="",
+        metavar="FOLDER",
+        help=f"folder of this machine for partitions of a store at a URL; unset: {cache_folder()}",
+    )
 
 
 def _positive(text: str) -> float:
