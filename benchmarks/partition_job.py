@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.stream_graph import read_edges
-from partition.assign import adjacency_of, assign, combined_weights, even_bounds
+from partition.assign import assign, combined_weights, even_bounds
 from partition.build import BuildOptions, find_or_build
 from partition.csr import DiskGraph, build, open_graph
 from partition.even import evened
@@ -114,7 +114,7 @@ def _warm_up(method: str, folder: Path) -> None:
     ring = np.arange(1000)
     asked = method.removesuffix(EVEN)
     for name in [asked] if asked in METHODS else list(METHODS):
-        graph = adjacency_of(folder / "ring", [1000], [(0, ring, 0, (ring + 1) % 1000)])
+        graph = build(folder / "ring", 1000, lambda: [(ring, (ring + 1) % 1000)])
         METHODS[name](graph, np.ones(1000, dtype=np.int64), 2, 0)
         if method.endswith(EVEN):
             uneven = np.zeros(1000, dtype=np.int64)

@@ -9,15 +9,14 @@ Shape letters: N nodes over all types, in the order of types and rows; E edges; 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 
 from partition.choose import Choice, choose
-from partition.csr import CHUNK_EDGES, DiskGraph, build, induced
+from partition.csr import DiskGraph, induced
 from partition.methods import METHODS, Method
 
 _WEIGHT_SCALE = 100
@@ -92,24 +91,6 @@ class Numbering:
     def part_of(self, node_type: str, ids: np.ndarray) -> np.ndarray:
         """int64, part of each id."""
         return np.searchsorted(self.part_bounds(node_type), ids, side="right") - 1
-
-
-def adjacency_of(
-    folder: Path, counts: Sequence[int], edges: Sequence[tuple[int, np.ndarray, int, np.ndarray]]
-) -> DiskGraph:
-    """All types in one undirected graph; an edge list is (source type, rows, destination type, rows).
-
-    Parallel edges are counted. `folder` is made.
-    """
-    first = [0, *accumulate(counts)]
-
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for s, source, d, destination in edges:
-            for start in range(0, len(source), CHUNK_EDGES):
-                mine = slice(start, start + CHUNK_EDGES)
-                yield first[s] + source[mine], first[d] + destination[mine]
-
-    return build(folder, first[-1], chunks)
 
 
 def combined_weights(counted: Sequence[np.ndarray]) -> np.ndarray:
@@ -203,15 +184,6 @@ def number(
         offsets[name] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         rows[name], ids[name] = order, new
     return Numbering(hosts, trainers, tuple(clusters), offsets, rows, ids)
-
-
-def cut_fraction(ends: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Share of edges whose two ends lie in different blocks; (source blocks, destination blocks) each."""
-    cut = total = 0
-    for source, destination in ends:
-        cut += int((source != destination).sum())
-        total += len(source)
-    return cut / total if total else 0.0
 
 
 class _Cutter:

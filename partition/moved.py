@@ -1,4 +1,4 @@
-"""The map from the ids in a partition's parent to its own, for caches, embeddings and models that go along.
+"""The map from the ids in a partition's parent to its own, for embeddings that go along.
 
 Owns `partH/moved/TYPE.parquet`, and how nodes are found again over several such maps. Never decides where a
 node lives. Shape letter: N nodes of a type on a host.
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from partition.earlier import Earlier, places
 from partition.errors import StoreError
 from partition.manifest import PartitionManifest
-from partition.reader import open_text_hashes, read_ids
+from partition.reader import read_ids
 from partition.store import check_files
 
 
@@ -106,22 +106,6 @@ def ids_before(way: Trace, node_type: str, host: int) -> np.ndarray:
     for child in way.chain[:-1]:
         ids = ids if child.manifest.reuse.how == "kept" else _in_parent(child, node_type, ids)
     return ids
-
-
-def same_texts(way: Trace, node_type: str, host: int, old: np.ndarray) -> np.ndarray:
-    """bool N, which nodes of a host have the tokens of the same text as in the earlier partition, where their
-    ids are `old` (int64 N, -1 for none). StoreError as in `ids_before`."""
-    key, same = f"nodes/{node_type}/tokenizer", np.zeros(len(old), dtype=bool)
-    now, before = way.now.manifest, way.before.manifest
-    if key not in now.keys or now.keys[key] != before.keys.get(key):
-        return same
-    hashes = open_text_hashes(way.now.folder, host, node_type)
-    for there in range(before.hosts):
-        here, rows = _on_host(before, node_type, there, old)
-        if len(here):
-            check_files(way.before.folder, [f"part{there}/tokens/{node_type}.hashes.npy"])
-            same[here] = open_text_hashes(way.before.folder, there, node_type)[rows] == hashes[here]
-    return same
 
 
 def _beside(folder: Path, part_id: str) -> Earlier:

@@ -53,11 +53,6 @@ def open_tokens(folder: str | Path, host: int, node_type: str) -> tuple[np.ndarr
     return _mapped(Path(f"{stem}.values.npy")), _mapped(Path(f"{stem}.offsets.npy"))
 
 
-def open_text_hashes(folder: str | Path, host: int, node_type: str) -> np.ndarray:
-    """uint64, a hash of the text of each of a host's nodes in id order (retoken.py), mapped into memory."""
-    return _mapped(Path(folder) / f"part{host}" / "tokens" / f"{node_type}.hashes.npy")
-
-
 def read_ids(folder: str | Path, host: int, node_type: str) -> pa.Array:
     """Original ids (int64 or large_string) of a host's nodes in id order."""
     table = _table(Path(folder) / f"part{host}" / "ids" / f"{node_type}.parquet")

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from partition_graphs import communities, write_graph
 from partition_parts import Parts, check_parts
 
-from partition.assign import adjacency_of
-from partition.csr import DiskGraph
+from partition.csr import DiskGraph, build
 from partition.extend import BALANCE_LIMIT, place_new
 from partition.methods import METHODS
 from partition.moved import read_moved
@@ -24,7 +23,7 @@ from partition.moved import read_moved
 @pytest.fixture
 def path_graph(tmp_path: Path) -> DiskGraph:
     """Eight nodes in a row."""
-    return adjacency_of(tmp_path / "path", [8], [(0, np.arange(7), 0, np.arange(1, 8))])
+    return build(tmp_path / "path", 8, lambda: [(np.arange(7), np.arange(1, 8))])
 
 
 def made(tables: dict[str, Any], folder: Path, **options: Any) -> Parts:
@@ -136,9 +135,7 @@ def test_new_nodes_that_know_only_new_nodes_follow_them(path_graph: DiskGraph) -
 
 def test_an_island_of_new_nodes_goes_to_the_lightest_part_and_stays_together(tmp_path: Path) -> None:
     chain = np.arange(9)
-    adjacency = adjacency_of(
-        tmp_path / "graph", [60], [(0, np.array([*chain + 50]), 0, np.array([*chain + 51]))]
-    )
+    adjacency = build(tmp_path / "graph", 60, lambda: [(chain + 50, chain + 51)])
     part = np.array([0] * 30 + [1] * 20 + [-1] * 10)
     part, _ = place_new(adjacency, np.ones(60), part, np.where(part >= 0, 0, -1), 2)
     assert part[50:].tolist() == [1] * 10
@@ -148,9 +145,7 @@ def test_a_full_part_takes_nobody_and_the_next_best_does(tmp_path: Path) -> None
     hub, count = np.zeros(30, dtype=np.int64), 130
     new = np.arange(100, count)
     second = np.full(30, 60)
-    adjacency = adjacency_of(
-        tmp_path / "graph", [count], [(0, new, 0, hub), (0, new, 0, hub + 1), (0, new, 0, second)]
-    )
+    adjacency = build(tmp_path / "graph", count, lambda: [(new, hub), (new, hub + 1), (new, second)])
     part = np.array([0] * 50 + [1] * 25 + [2] * 25 + [-1] * 30)
     part, _ = place_new(adjacency, np.ones(count), part, np.where(part >= 0, 0, -1), 3)
     assert not (part[100:] == 0).any()

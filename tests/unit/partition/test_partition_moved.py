@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from partition_graphs import communities, write_graph
 from partition_parts import Parts
 from test_partition_extend import add_papers, drop_papers
 
 from partition.errors import StoreError
-from partition.moved import Trace, ids_before, same_texts, trace
+from partition.moved import Trace, ids_before, trace
 
 
 def made(tables: dict[str, Any], folder: Path, shape: tuple[int, int] = (2, 1), **options: Any) -> Parts:
@@ -92,29 +91,3 @@ def test_a_damaged_map_is_not_followed(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(StoreError, match=r"moved/paper\.parquet.*expected"):
         ids_before(trace(second.path, first.manifest.id), "paper", 1)
-
-
-@pytest.mark.parametrize("shape", [(2, 1), (1, 2)])
-def test_texts_that_have_changed_and_those_of_another_tokenization_are_told(
-    tmp_path: Path, tokenizer: str, shape: tuple[int, int]
-) -> None:
-    first = made(communities(), tmp_path, tokenizer=tokenizer)
-    tables = grown(1)
-    columns = tables["paper"]["columns"]
-    columns["text"][20:30] = ["model model model edge"] * 10
-    after = made(tables, tmp_path, shape, tokenizer=tokenizer)
-    was, now = (
-        dict(zip(t["paper"]["columns"]["id"], t["paper"]["columns"]["text"], strict=True))
-        for t in (communities(), tables)
-    )
-    assert sum(was.get(node) == text for node, text in now.items()) < len(was) - 10
-
-    def told(later: Parts) -> list[bool]:
-        way = trace(later.path, first.manifest.id)
-        old = [ids_before(way, "paper", host) for host in range(shape[0])]
-        return [bool(x) for h, ids in enumerate(old) for x in same_texts(way, "paper", h, np.asarray(ids))]
-
-    same = {node for node, text in now.items() if node in was and was[node] == text}
-    assert {node for node, x in zip(after.ids["paper"], told(after), strict=True) if x} == same
-    shorter = made(tables, tmp_path, shape, tokenizer=tokenizer, max_length=4)
-    assert not any(told(shorter))

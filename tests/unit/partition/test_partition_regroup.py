@@ -10,8 +10,7 @@ import pytest
 from partition_graphs import communities, write_graph
 from partition_parts import Parts, check_parts
 
-from partition.assign import adjacency_of
-from partition.csr import DiskGraph
+from partition.csr import DiskGraph, build
 from partition.methods import METHODS
 from partition.moved import read_moved
 from partition.regroup import regroup
@@ -27,7 +26,7 @@ def made(tables: dict[str, Any], folder: Path, shape: tuple[int, int], **options
 
 def test_clusters_stay_whole_and_heavy_ones_are_kept_apart(tmp_path: Path) -> None:
     ring = np.arange(40)
-    graph = adjacency_of(tmp_path / "graph", [40], [(0, ring, 0, (ring + 1) % 40)])
+    graph = build(tmp_path / "graph", 40, lambda: [(ring, (ring + 1) % 40)])
     cluster = np.repeat(np.arange(8), 5)
     weights = np.where(cluster % 4 == 0, 300, 100)
     levels = {"hosts": 2, "trainers": 1}
