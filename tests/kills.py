@@ -13,7 +13,7 @@ from pathlib import Path
 from toy import REPO, write_lm
 
 DEADLINE_S = 400.0
-WARM_PLAN = """
+PLAN_HEAD = """
 name = "toy"
 [graph]
 path = "{graph}"
@@ -25,7 +25,11 @@ lm = "{lm}"
 max_length = 12
 hidden = 16
 fanout = [3, 3]
-[engine]
+"""
+"""Of plans over toy's graph; the rest begins with [engine]."""
+WARM_PLAN = (
+    PLAN_HEAD
+    + """[engine]
 threads = 1
 checkpoint_every = 1000000
 [tasks.cites]
@@ -38,6 +42,7 @@ batch_size = 10
 epochs = {epochs}
 evals = 1
 """
+)
 
 
 def write_warm_plan(folder: Path, toy: tuple[Path, Path, Path], *, epochs: int) -> Path:

@@ -8,25 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import DEADLINE_S, kill_in, start
+from kills import DEADLINE_S, PLAN_HEAD, kill_in, start
 from safetensors.torch import load_file
 from toy import build_partition, plan_of, run_processes, write_lm
 
 CLIENT = Path(__file__).parents[1] / "flows" / "clients" / "cache_client.py"
 MAX_AGE = 6
-PLAN = """
-name = "toy"
-[graph]
-path = "{graph}"
-[partition]
-store = "{store}"
-cluster_size = 20
-[model]
-lm = "{lm}"
-max_length = 12
-hidden = 16
-fanout = [3, 3]
-[engine]
+PLAN = (
+    PLAN_HEAD
+    + """[engine]
 checkpoint_every = 7
 threads = 1
 [cache]
@@ -42,6 +32,7 @@ batch_size = 10
 train_nodes = 4
 evals = 0
 """
+)
 HOSTS = ("--nodes", "2", "--trainers-per-node", "1", "--max-restarts", "1")
 
 

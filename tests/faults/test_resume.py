@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import DEADLINE_S, kill_in, start
+from kills import DEADLINE_S, PLAN_HEAD, kill_in, start
 from safetensors.torch import load_file
 from toy import write_lm
 
@@ -16,19 +16,9 @@ from pipeline.records import words
 STAGES = ("mlm", "graph_lm", "warm", "joint")
 ROOM = 8 * words(16) * 40
 """Bytes of the embeddings of 40 texts of the toy LM: of 120 papers."""
-PLAN = """
-name = "toy"
-[graph]
-path = "{graph}"
-[partition]
-store = "{store}"
-cluster_size = 20
-[model]
-lm = "{lm}"
-max_length = 12
-hidden = 16
-fanout = [3, 3]
-[engine]
+PLAN = (
+    PLAN_HEAD
+    + """[engine]
 checkpoint_every = 7
 threads = 1
 [tasks.cites]
@@ -60,6 +50,7 @@ batch_size = 10
 lm_rate = 1e-3
 evals = 3
 """
+)
 
 
 def without_warm(plan: str) -> str:
