@@ -21,7 +21,10 @@ _NO_EDGE_WEIGHTS = 1
 
 
 def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
-    """int64 N, block of each node. On one thread: with more, no two runs are alike."""
+    """int64 N, block of each node.
+
+    On one thread, since with more no two cuts are alike; on one, few differ (docs/partitioning.md).
+    """
     path = graph.folder / "parhip.scratch"
     try:
         _write(path, graph, weights)

@@ -22,7 +22,8 @@ from partition.schema import nearest
 Method = Callable[[DiskGraph, np.ndarray, int, int], np.ndarray]
 """(graph, int64 N weights of nodes, K >= 2, seed) -> int64 N, block of each node.
 
-Scratch files go into the graph's folder and are gone afterwards. The same arguments give the same blocks.
+Scratch files go into the graph's folder and are gone afterwards. The same arguments give the same blocks, but
+from "kaminpar".
 """
 AUTO = "auto"
 """The name under which a method is chosen by size."""
