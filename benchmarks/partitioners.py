@@ -21,6 +21,7 @@ which the kernel may drop. server_*: of the edges of one host. The last line is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -33,7 +34,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.runs import write_json
+from benchmarks.runs import read_json, write_json
 from benchmarks.stream_graph import write_graph
 from benchmarks.watched import Watched, size_of, watched
 from benchmarks.whole_tables import part_of_nodes, write_tables
@@ -81,9 +82,9 @@ class Row:
 
 def main() -> None:
     options = _parser().parse_args()
-    with tempfile.TemporaryDirectory(dir=options.scratch) as name:
-        folder = Path(name)
-        nodes, edges = write_graph(folder, options.graph, options.edges, seed=0, repeats=options.repeats)
+    with contextlib.ExitStack() as stack:
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.scratch)))
+        nodes, edges = _drawn(folder, options)
         bench = _Bench(folder, nodes, edges, options.memory)
         rows = []
         for row in bench.rows(options.methods.split(","), cut_only=options.cut_only):
@@ -102,6 +103,23 @@ def main() -> None:
     print(json.dumps(result))
 
 
+def _drawn(folder: Path, options: argparse.Namespace) -> tuple[int, int]:
+    """Numbers of nodes and of distinct edges of the graph in `folder`, which is drawn there if need be."""
+    asked = {"graph": options.graph, "edges": options.edges, "repeats": options.repeats}
+    record = folder / "drawn.json"
+    if record.is_file():
+        found = read_json(record)
+        if found["asked"] != asked:
+            raise SystemExit(f"{folder} has another graph: {found['asked']}; asked for {asked}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        nodes, edges = write_graph(folder, options.graph, options.edges, seed=0, repeats=options.repeats)
+        write_tables(folder, nodes)
+        found = {"asked": asked, "nodes": nodes, "edges": edges}
+        write_json(record, found)
+    return found["nodes"], found["edges"]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cut-only", action="store_true", help="our methods cut, and write nothing")
     add("--memory", default="", help="by which auto chooses; none = most of this machine's")
     add("--scratch", type=Path, help="folder on a disk with 250 bytes an edge")
+    add("--keep", type=Path, help="folder for the graph, which stays there for the next time")
     add("--out", type=Path, help="file for the result, besides the last line")
     add("--json", action="store_true", help="nothing but the last line")
     return parser
@@ -150,8 +169,6 @@ class _Bench:
         built = self._run("build", "", 1)
         if cut_only:
             yield self._row("build", "", 1, built)
-        else:
-            write_tables(self.folder, self.nodes)
         for method in methods:
             dgl = method.startswith("dgl")
             job = "cut" if cut_only and not dgl else "whole"

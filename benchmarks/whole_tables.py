@@ -6,6 +6,7 @@ relation in one direction, integer ids, no text.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ reverse = false
 def write_tables(folder: Path, nodes: int) -> None:
     """`folder`/tables out of `folder`/edges.bin; ids are 0 to `nodes`."""
     tables = folder / "tables"
+    shutil.rmtree(tables, ignore_errors=True)  # of a run that was stopped
     tables.mkdir()
     (tables / "graph.toml").write_text(GRAPH_TOML)
     ids = pa.schema([("id", pa.int64())])
