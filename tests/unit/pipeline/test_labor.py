@@ -139,7 +139,7 @@ def test_two_hosts_draw_the_batch_of_one(toy: tuple[Path, Path, Path]) -> None:
         offline = OfflineGraph(folder, PartitionManifest.load(folder))
         sampler = Sampler((torch.full((len(offline.relations),), 2),) * 2, labor=True)
         seeds = {"paper": torch.arange(0, 240, 7)}
-        batches.append((offline.manifest.offsets, *expand(offline, seeds, sampler, key=5, excluded=NOTHING)))
+        batches.append((offline.manifest.offsets, *expand(offline, seeds, sampler, key=5)))
     (offsets, nodes, layers), (other_offsets, other_nodes, other_layers) = batches
     assert offsets == other_offsets
     assert all(torch.equal(ids, other_nodes[name]) for name, ids in nodes.items())
@@ -157,7 +157,7 @@ def test_a_node_met_in_two_layers_draws_the_same_neighbours_in_both(toy: tuple[P
     folder = build_partition(graph, lm, store, hosts=1, trainers=2)
     offline = OfflineGraph(folder, PartitionManifest.load(folder))
     sampler = Sampler((torch.full((len(offline.relations),), 2),) * 2, labor=True)
-    _, (outer, inner) = expand(offline, {"paper": torch.arange(10)}, sampler, key=5, excluded=NOTHING)
+    _, (outer, inner) = expand(offline, {"paper": torch.arange(10)}, sampler, key=5)
     for name, edges in inner.edges.items():
         seeds = outer.edges[name].destination < 10
         again = outer.edges[name].source[seeds]
