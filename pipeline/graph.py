@@ -230,7 +230,7 @@ class Graph:
         for target, rows, reply in self.ask(owner, lambda _, rows: TokenRequest(index, narrow(local[rows]))):
             part = reply
             if not isinstance(reply, Ragged):
-                part = Ragged(reply.first, unpack_ascending(reply.second))
+                part = Ragged(reply.first.to(torch.int32), unpack_ascending(reply.second))
             values.append(part.values)
             lengths.append(part.lengths())
             order.append(rows)

@@ -22,7 +22,7 @@ from pipeline.batch import Ragged
 from pipeline.csc import Drawn, PartCSC, among, draw
 from pipeline.ids import IdSpace
 from pipeline.packed import ascending, narrow, pack_drawn, unpack_ascending
-from pipeline.records import unpack, would_serve
+from pipeline.records import unpack, version, would_serve
 from pipeline.slots import Slots
 
 _SAMPLE, _AMONG, _TOKENS, _ROWS, _RECORDS = 920001, 920002, 920003, 920004, 920005
@@ -120,8 +120,6 @@ class Tensors(_Message, rpc.Response):
 
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
-NONE, SAME, SENT = 0, 1, 2
-"""Of a record that was asked for: there is none that would serve; it is as the asker's copy; it is sent."""
 
 
 class SampleRequest(_Message, rpc.Request):
@@ -172,7 +170,7 @@ class TokenRequest(_Message, rpc.Request):
 
     def process_request(self, server_state: Any) -> Tensors:
         ragged = self.answer(server_state.graph)
-        return Tensors(ragged.values, ascending(ragged.offsets), NOTHING, NOTHING)
+        return Tensors(narrow(ragged.values), ascending(ragged.offsets), NOTHING, NOTHING)
 
     def answer(self, local_graph: dgl.DGLGraph) -> Ragged:
         return this_host().token_rows(self.type_index, self.rows.long())
@@ -219,25 +217,26 @@ class RecordRequest(_Message, rpc.Request):
     rows: Tensor
     """N rows among the host's nodes, as packed.ascending."""
     held: Tensor
-    """int64 N: check values of the asker's copies, 0 where there is none; empty if there are none at all."""
+    """int16 N x 3: records.version of the asker's copies, 0 where there is none; no rows if there are none at
+    all."""
     wanted: Tensor
     """See records.would_serve."""
 
     def process_request(self, server_state: Any) -> Tensors:
-        return Tensors(*self.answer(server_state.kv_store.data_store[self.table]), NOTHING, NOTHING)
+        missing, sent, records = self.answer(server_state.kv_store.data_store[self.table])
+        return Tensors(ascending(missing), ascending(sent), records, NOTHING)
 
-    def answer(self, records: Tensor) -> tuple[Tensor, Tensor]:
-        """(uint8 N: NONE, SAME or SENT; int64 M x W: the records that are SENT), from those of this host."""
+    def answer(self, records: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(int64: positions of the nodes without a record that would serve; int64 M: of those whose copy is
+        not the record; int64 M x W: their records), from those of this host."""
         host = this_host()
         first, _ = host.manifest.host_range(self.node_type, host.number)
         ids = first + unpack_ascending(self.rows)
         stored = records[Slots(host.manifest, self.node_type, self.share).of(ids) - first]
         same = torch.zeros(len(ids), dtype=torch.bool)
         if len(self.held):
-            same = (stored[:, -1] == self.held) & (self.held != 0)
+            same = (version(stored) == self.held).all(1) & (self.held != 0).any(1)
         other = (~same).nonzero().squeeze(1)
         found = unpack(stored[other], ids[other], 0)
-        sent = other[found.whole & would_serve(found, self.wanted)]
-        told = same.to(torch.uint8) * SAME
-        told[sent] = SENT
-        return told, stored[sent]
+        serves = found.whole & would_serve(found, self.wanted)
+        return other[~serves], other[serves], stored[other[serves]]

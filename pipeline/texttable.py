@@ -14,9 +14,9 @@ from torch import Tensor
 from partition.errors import StoreError
 from pipeline.copies import Copies
 from pipeline.graph import Graph, Table
-from pipeline.packed import ascending
-from pipeline.records import Records, Stamp, pack, unpack, words
-from pipeline.requests import NONE, SENT, RecordRequest
+from pipeline.packed import ascending, unpack_ascending
+from pipeline.records import Records, Stamp, pack, unpack, version, words
+from pipeline.requests import RecordRequest
 from pipeline.slots import Slots
 
 ANY = torch.zeros(0, 2, dtype=torch.int64)
@@ -78,18 +78,17 @@ class TextTable:
 
         def request(_: int, rows: Tensor) -> RecordRequest:
             asked = ascending(local[rows])
-            held = records[rows, -1]
+            held = version(records[rows])
             held = held if bool(held.any()) else held[:0]
             return RecordRequest(self.records.name, self.node_type, self._share, asked, held, wanted)
 
         for _, rows, reply in self._graph.ask(owner, request):
-            told, sent = reply.first, reply.second
-            records[rows[told == NONE]] = 0
-            new = rows[told == SENT]
-            records[new] = sent
+            records[rows[unpack_ascending(reply.first)]] = 0
+            new = rows[unpack_ascending(reply.second)]
+            records[new] = reply.third
             self._graph.costs["remote_records"] += len(new)
             if self.copies is not None:
-                self.copies.put(ids[new], sent)
+                self.copies.put(ids[new], reply.third)
         return records
 
     def put(self, ids: Tensor, records: Tensor) -> Tensor:
