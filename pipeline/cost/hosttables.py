@@ -6,7 +6,8 @@ travels is what would in a run, the vectors' length aside. Shape letter: N nodes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -39,15 +40,16 @@ class HostTables:
     def look_up(self, ids: Tensor, wanted: Tensor = ANY) -> Records:
         return self._hosts[self._graph.host].look_up(ids, wanted)
 
-    def put(self, ids: Tensor, parts: Tensor, stamp: Stamp) -> Tensor:
-        """Store what was computed of nodes (int64 N, ascending), of each by the trainer of one of the `parts`
-        (int64 N); which of the nodes found room, int64."""
-        records, stored = pack(torch.zeros(len(ids), WIDTH), ids, stamp), []
-        owner, asker = self._graph.ids.host_of(self._node_type, ids), parts // self._graph.manifest.trainers
+    def put(self, computed: Mapping[int, Sequence[Tensor]], stamp: Stamp) -> Tensor:
+        """Store what was computed of nodes: host -> int64 each; which found room, int64. Two hosts that
+        computed one node are taken to have come to the same bits."""
+        ids = torch.cat([torch.zeros(0, dtype=torch.int64), *chain(*computed.values())]).unique()
+        owner, stored = self._graph.ids.host_of(self._node_type, ids), []
         for host in self._each():
-            mine, own = asker == host, owner == host
-            self._hosts[host].sent(ids[mine], records[mine])
-            stored.append(self._hosts[host].put(ids[own], records[own]))
+            for mine in computed.get(host, ()):
+                self._hosts[host].sent(mine, _records(mine, stamp))
+            own = ids[owner == host]
+            stored.append(self._hosts[host].put(own, _records(own, stamp)))
         return torch.cat(stored)
 
     def fill(self, stamp: Stamp) -> None:
@@ -60,3 +62,7 @@ class HostTables:
         for host in self._each():
             nothing = torch.zeros(self.slots.of_host(host), words(WIDTH), dtype=torch.int64)
             self._hosts[host].records.write(self._graph.first_local(self._node_type), nothing)
+
+
+def _records(ids: Tensor, stamp: Stamp) -> Tensor:
+    return pack(torch.zeros(len(ids), WIDTH), ids, stamp)

@@ -8,6 +8,7 @@ cache's age stays where the plan has it, since nothing drifts here. Shape letter
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,6 @@ from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.hosttables import WIDTH, HostTables
 from pipeline.cost.offline import OfflineGraph
-from pipeline.exchange import first_of_each
 from pipeline.fresh import NEVER, FreshNodes
 from pipeline.grouping import split_texts, sub_batches
 from pipeline.hashing import key_of
@@ -182,13 +182,12 @@ class Replay:
         assert self.cache is not None
         state = self.cache.state
         for node_type, table in self._tables.items() if self._plan.cache.mode != "frozen" else ():
-            computed = [torch.zeros(0, 2, dtype=torch.int64)]
+            computed = defaultdict(list)
             for cost in made:
                 if node_type in cost.batch.train_rows:
                     ids = cost.batch.nodes[node_type][self._kept(cost.batch, node_type)]
-                    computed.append(torch.stack([ids, torch.full_like(ids, cost.part)], dim=1))
-            ids, parts = first_of_each(*torch.cat(computed).T)
-            stored = table.put(ids, parts, self.cache.stamp)
+                    computed[cost.part // self._graph.manifest.trainers].append(ids)
+            stored = table.put(computed, self.cache.stamp)
             if self._fresh is not None:
                 self._fresh.wrote(node_type, stored, state.steps)
         self.cache.state = replace(state, steps=state.steps + 1)
