@@ -17,9 +17,9 @@ first. Settings that are in the file already, of as many steps, are kept. Over a
   embeddings, fetching tokens; `..._cpu_ms`: of them on this process's core. All share the machine's cores.
 * `idle_share`: of a trainer's time, waiting for a batch to be drawn, or filling it.
 
-With a cache `steady` has the figures of the last third of the steps, in which next to nothing is met for the
-first time, and `epoch_graph_bytes_per_target` what an epoch comes to: the steps before as counted, all others
-like these.
+With a cache `steady` has the figures of the last third of the steps (not the very last), in which next to
+nothing is met for the first time, and `epoch_graph_bytes_per_target` what an epoch comes to: the steps before
+as counted, all others like these.
 """
 
 from __future__ import annotations
@@ -174,14 +174,16 @@ def _measured(
 
 
 def steady(events: Sequence[Mapping[str, float]], steps_per_epoch: int) -> dict[str, Any]:
-    """Figures of the last third of the steps, and the epoch's bytes if all later steps are like those."""
-    count = int(max(event["step"] for event in events))
-    late = [event for event in events if event["step"] > count - count // 3]
-    early = [event for event in events if event["step"] <= count - count // 3]
+    """Figures of the last third of the steps but the very last, during which no batch is drawn ahead; and the
+    epoch's bytes if all later steps are like those."""
+    last = int(max(event["step"] for event in events)) - 1
+    first = last - last // 3
+    late = [event for event in events if first < event["step"] <= last]
+    early = [event for event in events if event["step"] <= first]
     before, after = figures(early)["graph_bytes_per_target"], figures(late)["graph_bytes_per_target"]
-    share = min(1.0, (count - count // 3) / steps_per_epoch)
+    share = min(1.0, first / steps_per_epoch)
     epoch = round(share * before + (1 - share) * after)
-    return {"epoch_graph_bytes_per_target": epoch, "steady": {"steps": count // 3, **figures(late)}}
+    return {"epoch_graph_bytes_per_target": epoch, "steady": {"steps": last - first, **figures(late)}}
 
 
 def figures(events: Sequence[Mapping[str, float]]) -> dict[str, Any]:

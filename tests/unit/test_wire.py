@@ -85,7 +85,8 @@ def test_figures_are_of_all_steps_of_all_trainers():
 
 def test_an_epoch_is_the_first_steps_as_they_were_and_all_others_as_the_last_ones():
     shared = {"targets": 10.0, "collective_bytes": 0.0, "interface_bytes": 0.0, "compute_s": 1.0}
-    events = [{**shared, "step": n, "graph_bytes": 900.0 if n <= 4 else 60.0} for n in range(1, 7)]
+    counted = [900.0, 900.0, 900.0, 900.0, 60.0, 60.0, 10.0]  # nothing is drawn ahead in the last step
+    events = [{**shared, "step": n, "graph_bytes": count} for n, count in enumerate(counted, 1)]
     found = wire.steady(events, steps_per_epoch=100)
     assert found["steady"]["graph_bytes_per_target"] == 6
     assert found["steady"]["steps"] == 2

@@ -162,7 +162,8 @@ def test_copies_have_what_the_limit_leaves_beside_a_host_s_own(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"cache": {"mode": "exact"}}, {"stages": [{"name": "words", "kind": "graph_lm"}]}]
+    "changes",
+    [{"cache": {"mode": "exact"}}, {"stages": [{"name": "words", "kind": "graph_lm", "task": "cites"}]}],
 )
 def test_there_are_no_copies_where_no_stage_looks_embeddings_up(
     folder: Path, changes: dict[str, Any]
