@@ -59,17 +59,17 @@ class TextTable:
     def look_up(self, ids: Tensor, wanted: Tensor = ANY) -> Records:
         """What is stored of nodes (int64 N). Of other hosts' records those that would not serve may count as
         missing; `wanted`: see records.would_serve."""
-        ordered, order = ids.sort()
-        owner = self._graph.ids.host_of(self.node_type, ordered)
-        own = owner == self._graph.host
-        records = torch.zeros(len(ids), words(self.width), dtype=torch.int64)
-        records[own] = self.records.own(self.slots.of(ordered[own]))
-        records[~own] = self._of_others(ordered[~own], owner[~own], wanted)
-        back = torch.empty_like(records)
-        back[order] = records
-        return unpack(back, ids, self.width)
+        own = self._graph.ids.host_of(self.node_type, ids) == self._graph.host
+        if bool(own.all()):
+            return unpack(self.records.own(self.slots.of(ids)), ids, self.width)
+        records = torch.empty(len(ids), words(self.width), dtype=torch.int64)
+        records[own] = self.records.own(self.slots.of(ids[own]))
+        others = (~own).nonzero().squeeze(1)
+        others = others[ids[others].argsort()]
+        records[others] = self._of_others(ids[others], wanted)
+        return unpack(records, ids, self.width)
 
-    def _of_others(self, ids: Tensor, owner: Tensor, wanted: Tensor) -> Tensor:
+    def _of_others(self, ids: Tensor, wanted: Tensor) -> Tensor:
         """int64 N x W: records that other hosts own, zeros for those not to be had; `ids` ascending."""
         records = torch.zeros(len(ids), words(self.width), dtype=torch.int64)
         if self.copies is not None:
@@ -82,7 +82,7 @@ class TextTable:
             held = held if bool(held.any()) else held[:0]
             return RecordRequest(self.records.name, self.node_type, self._share, asked, held, wanted)
 
-        for _, rows, reply in self._graph.ask(owner, request):
+        for _, rows, reply in self._graph.ask(self._graph.ids.host_of(self.node_type, ids), request):
             records[rows[unpack_ascending(reply.first)]] = 0
             new = rows[unpack_ascending(reply.second)]
             records[new] = reply.third

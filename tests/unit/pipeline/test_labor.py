@@ -14,7 +14,8 @@ from toy import build_partition
 from partition.manifest import PartitionManifest
 from pipeline.cost.offline import OfflineGraph
 from pipeline.csc import Drawn, PartCSC, draw, pair_hash
-from pipeline.sampling import Sampler, expand
+from pipeline.sampling import Sampler, excluded_edges, expand
+from pipeline.targets import Links
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 TYPES = torch.tensor([0, 0, 1])
@@ -163,3 +164,23 @@ def test_a_node_met_in_two_layers_draws_the_same_neighbours_in_both(toy: tuple[P
         again = outer.edges[name].source[seeds]
         assert torch.equal(edges.source, again)
         assert torch.equal(edges.destination, outer.edges[name].destination[seeds])
+
+
+def test_a_host_is_told_of_the_excluded_edges_into_its_own_nodes_and_no_others(
+    toy: tuple[Path, Path, Path],
+) -> None:
+    graph, lm, store = toy
+    folder = build_partition(graph, lm, store, hosts=2, trainers=1)
+    offline = OfflineGraph(folder, PartitionManifest.load(folder))
+    ids = torch.arange(40)
+    links = Links(torch.zeros_like(ids), ids, 120 + 2 * ids)
+    excluded = excluded_edges(offline, ["cites"], links)
+    told = [excluded.into(host) for host in range(2)]
+    assert torch.cat(told).sort().values.tolist() == excluded.names.tolist()
+    number, pairs = offline.relation_index["cites"], torch.stack([links.source, links.destination])
+    for source, destination in (pairs, pairs.flip(0)):
+        owner = offline.ids.host_of("paper", destination)
+        assert 0 < int(owner.sum()) < len(ids)
+        for host in range(2):
+            names = pair_hash(number, source[owner == host], destination[owner == host])
+            assert bool(torch.isin(names, told[host]).all())
