@@ -173,7 +173,7 @@ def test_a_host_is_told_of_the_excluded_edges_into_its_own_nodes_and_no_others(
     folder = build_partition(graph, lm, store, hosts=2, trainers=1)
     offline = OfflineGraph(folder, PartitionManifest.load(folder))
     ids = torch.arange(40)
-    links = Links(torch.zeros_like(ids), ids, 120 + 2 * ids)
+    links = Links(torch.zeros_like(ids), 5 * ids + 2, 199 - 4 * ids)
     excluded = excluded_edges(offline, ["cites"], links)
     told = [excluded.into(host) for host in range(2)]
     assert torch.cat(told).sort().values.tolist() == excluded.names.tolist()
