@@ -233,10 +233,10 @@ class RecordRequest(_Message, rpc.Request):
         first, _ = host.manifest.host_range(self.node_type, host.number)
         ids = first + unpack_ascending(self.rows)
         stored = records[Slots(host.manifest, self.node_type, self.share).of(ids) - first]
+        found = unpack(stored, ids, 0)  # all of them: a copy must not outlive its damaged record
         same = torch.zeros(len(ids), dtype=torch.bool)
         if len(self.held):
-            same = (version(stored) == self.held).all(1) & (self.held != 0).any(1)
-        other = (~same).nonzero().squeeze(1)
-        found = unpack(stored[other], ids[other], 0)
-        serves = found.whole & would_serve(found, self.wanted)
-        return other[~serves], other[serves], stored[other[serves]]
+            same = found.whole & (version(stored) == self.held).all(1) & (self.held != 0).any(1)
+        sent = found.whole & ~same & would_serve(found, self.wanted)
+        missing = (~same & ~sent).nonzero().squeeze(1)
+        return missing, sent.nonzero().squeeze(1), stored[sent]

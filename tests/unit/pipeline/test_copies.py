@@ -99,6 +99,19 @@ def test_an_owner_s_record_that_is_gone_is_not_served_from_a_copy(folder: Path) 
     assert sent == 0
 
 
+def test_an_owner_s_damaged_record_is_not_served_from_a_copy(folder: Path) -> None:
+    tables = Tables(folder, copied=1.0)
+    ids = tables.others(0)
+    tables.write(ids, 3)
+    tables.fetched(0, ids)
+    stored = tables.graph._made["text-paper"].rows[1]
+    for row in range(len(stored)):
+        stored[row, row % stored.shape[1]] ^= 1 << row % 63
+    _, whole, sent = tables.fetched(0, ids)
+    assert not bool(whole.any())
+    assert sent == 0
+
+
 def test_a_damaged_copy_is_fetched_again(folder: Path) -> None:
     tables = Tables(folder, copied=1.0)
     ids = tables.others(0)
