@@ -16,6 +16,10 @@ first. Settings that are in the file already, of as many steps, are kept. Over a
 * `draw_ms`: targets, negatives, neighbours of a batch, in a thread beside the model; `fill_ms`: looking up
   embeddings, fetching tokens; `..._cpu_ms`: of them on this process's core. All share the machine's cores.
 * `idle_share`: of a trainer's time, waiting for a batch to be drawn, or filling it.
+
+With a cache `steady` has the figures of the last third of the steps (not the very last), in which next to
+nothing is met for the first time, and `epoch_graph_bytes_per_target` what an epoch comes to: the steps before
+as counted, all others like these.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from hosts import run_on_hosts
-from lm_cost import ANYWHERE, HALF, HOSTS, LABOR, MAX_LENGTH, TARGETS, Setting, UniformTargets, bounded
+from lm_cost import ANYWHERE, HALF, HOSTS, LABOR, MAX_LENGTH, TARGETS, Setting, UniformTargets
 from runs import read_json, steps, write_json
 
 from partition.build import GRAPH_FILE, BuildOptions, build
@@ -46,17 +50,17 @@ from pipeline.start.init import read_schema
 
 HERE = Path(__file__).resolve().parent
 LAYERS = 2
-CACHE = bounded(16)
+FEW = {"train_nodes": 8}
 SETTINGS = (
     Setting("flat", ANYWHERE, uniform=True),
-    Setting("flat_cache", ANYWHERE, cache=CACHE, uniform=True),
     Setting("part", ANYWHERE),
-    Setting("part_cache", ANYWHERE, cache=CACHE),
     Setting("near", HALF, model=LABOR),
-    Setting("recommended", HALF, model=LABOR, cache=CACHE),
+    Setting("bounded", HALF, FEW, LABOR, {"mode": "bounded"}),
+    Setting("recommended", HALF, FEW, LABOR, {"mode": "unbounded"}),
 )
 """flat: targets from all parts; part: the trainer's own; near: and half of the negatives from the part,
-and LABOR; recommended: near with the cache."""
+and LABOR; bounded: near with gradients for 8 texts a batch and the plan's default cache; recommended: that
+with a cache without a bound."""
 
 
 def main() -> int:
@@ -90,7 +94,10 @@ def main() -> int:
         plan = _plan(options.graph, predicted, setting)
         row = {"setting": setting.name, "steps": count}
         row |= _replayed(setting, plan, manifest, folder, count)
-        row |= _measured(setting, plan, folder, options.runs / setting.name, row.pop("epochs"))
+        events = _measured(setting, plan, folder, options.runs / setting.name, row.pop("epochs"))
+        row |= figures(events)
+        if setting.cache["mode"] != "exact":
+            row |= steady(events, row["steps_per_epoch"])
         result["rows"] = _ordered([r for r in result["rows"] if r not in there] + [row])
         write_json(options.output, result)
         print(json.dumps(row), flush=True)
@@ -122,6 +129,7 @@ def _replayed(
     both = _Counted().add(replay.steps(range(count)))
     found: dict[str, Any] = {
         "epochs": count / replay.schedule.batches_per_epoch,
+        "steps_per_epoch": replay.schedule.batches_per_epoch,
         "replayed_bytes_per_target": round(both.remote_bytes / both.targets),
     }
     if replay.has_cache:
@@ -154,15 +162,28 @@ class _Counted:
 
 def _measured(
     setting: Setting, plan: TrainPlan, partition: Path, folder: Path, epochs: float
-) -> dict[str, Any]:
-    """Run the setting; figures of all trainers' steps."""
+) -> list[dict[str, Any]]:
+    """Run the setting; all trainers' step events."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("events*.jsonl"):
         old.unlink()  # of a run that was interrupted
     write_json(folder / "wire.json", {"uniform": setting.uniform})
     plan = replace(plan, stages=(replace(plan.stages[0], epochs=epochs),))
     run_on_hosts(plan, partition, folder, hosts=HOSTS, client=HERE / "wire_client.py")
-    return figures(list(steps(folder)))
+    return list(steps(folder))
+
+
+def steady(events: Sequence[Mapping[str, float]], steps_per_epoch: int) -> dict[str, Any]:
+    """Figures of the last third of the steps but the very last, during which no batch is drawn ahead; and the
+    epoch's bytes if all later steps are like those."""
+    last = int(max(event["step"] for event in events)) - 1
+    first = last - last // 3
+    late = [event for event in events if first < event["step"] <= last]
+    early = [event for event in events if event["step"] <= first]
+    before, after = figures(early)["graph_bytes_per_target"], figures(late)["graph_bytes_per_target"]
+    share = min(1.0, first / steps_per_epoch)
+    epoch = round(share * before + (1 - share) * after)
+    return {"epoch_graph_bytes_per_target": epoch, "steady": {"steps": last - first, **figures(late)}}
 
 
 def figures(events: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class EmbeddingCache:
         promised = promised_age(self._plan)
         for node_type in batch.train_rows:
             ids = batch.nodes[node_type]
-            found = self._tables[node_type].look_up(ids)
+            found = self._tables[node_type].look_up(ids, self._wanted(promised))
             age = self._age(found.model, found.step)
             usable = found.whole & (age >= 0) & (age <= promised)
             usable[batch.train_rows[node_type]] = False
@@ -115,6 +115,13 @@ class EmbeddingCache:
         return replace(
             batch, embedded=embedded, hits=hits, stale=stale, stale_rows=stale_rows, stale_age=stale_age
         )
+
+    def _wanted(self, promised: int) -> Tensor:
+        """int64 S x 2, see records.would_serve: what is no older than `promised`."""
+        rows = [[self.state.model, self.state.steps - promised]]
+        if self.state.steps <= promised:
+            rows.append([self.state.start, 0])
+        return torch.tensor(rows)
 
     def _age(self, model: Tensor, computed: Tensor) -> Tensor:
         """int64 N, steps; -1 for embeddings of other models."""
@@ -154,7 +161,9 @@ class EmbeddingCache:
             table = self._tables[node_type]
             ids = torch.cat([torch.zeros(0, dtype=torch.int64), *(i for i, _ in mine)])
             rows = torch.cat([torch.zeros(0, table.width), *(r for _, r in mine)])
-            arrived = self._exchange(node_type, ids, pack(rows, ids, self.stamp))
+            records = pack(rows, ids, self.stamp)
+            table.sent(ids, records)
+            arrived = self._exchange(node_type, ids, records)
             stored = table.put(*first_of_each(*arrived))
             if self._fresh is not None:
                 self._fresh.wrote(node_type, of_all(stored[:, None])[:, 0], self.state.steps)

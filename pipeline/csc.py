@@ -48,6 +48,23 @@ class Drawn:
     """float32 E: in-degree under the relation, without excluded edges, over edges drawn."""
 
 
+@dataclass(frozen=True)
+class Excluded:
+    """Edges that must not be seen."""
+
+    names: Tensor
+    """int64, ascending and distinct: what `pair_hash` calls them."""
+    host: Tensor
+    """int64: the host that each one's destination lies on, where all edges into it lie."""
+
+    def into(self, host: int) -> Tensor:
+        """int64: names of those that a host has to know."""
+        return self.names[self.host == host]
+
+
+NO_EDGES = Excluded(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+
+
 def pair_hash(relation: Tensor | int, source: Tensor, destination: Tensor) -> Tensor:
     """int64 names of edges (relation index, typed source, typed destination), for exclusion."""
     return hash_ids(_PAIR_KEY, relation, source, destination)

@@ -24,7 +24,9 @@ infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": float() r
               (in those), lm_tokens (what is paid: lm_work.py), sample_s, fetch_s, compute_s, step_s
               (seconds of sampling, fetching rows, forward and backward, gradient exchange and optimizer;
               together the whole step), cpu_s (processor seconds of the trainer in it, all threads: its cost
-              however busy the machine is), remote_rows, nodes; with a cache of text embeddings also
+              however busy the machine is), remote_rows, remote_edges, remote_texts, remote_tokens,
+              remote_records (stored embeddings) from other hosts, remote_bytes (of requests to their graph
+              servers and of the answers, without framing), nodes; with a cache of text embeddings also
               cache_texts (looked up), cache_usable (young enough), cache_computed (stored), cache_age
               (mean of the usable, in steps), cache_aim (age that the drift asks for), cache_cosine (mean of
               old and new of those computed again)

@@ -22,17 +22,17 @@ from dgl.distributed.optim import SparseAdam
 from torch import Tensor
 
 from pipeline.batch import Ragged
-from pipeline.csc import Drawn, edges_into
+from pipeline.csc import Drawn, Excluded, edges_into
+from pipeline.packed import ascending, narrow, unpack_ascending, unpack_drawn
 from pipeline.requests import (
     NOTHING,
     AmongRequest,
+    RowsPolicy,
+    RowsRequest,
     SampleRequest,
-    SlotPolicy,
-    SlotRequest,
     TokenRequest,
     this_host,
 )
-from pipeline.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ class Table:
     def read(self, ids: Tensor) -> Tensor:
         """Rows of typed ids, from whichever host."""
         return self._tensor[ids]
+
+    @property
+    def name(self) -> str:
+        """Under which servers know it."""
+        return str(self._tensor.kvstore_key)
+
+    def own(self, ids: Tensor) -> Tensor:
+        """Rows of nodes that this host owns."""
+        return self._tensor.local_partition[ids - self._first_local]
 
     def write(self, first: int, rows: Tensor) -> None:
         """Overwrite the rows of `first`, `first` + 1, ..., which this host must own."""
@@ -138,7 +147,8 @@ class Graph:
         self.relations = tuple(r.name for r in self.manifest.relations)
         self.relation_index = {name: i for i, name in enumerate(self.relations)}
         self.costs: Counter[str] = Counter()
-        """Since the last `take_costs`: rows and tokens that came from other hosts."""
+        """Since the last `take_costs`: edges, rows, texts, tokens and records that came from other hosts, and
+        bytes of requests to them and of their answers, rows of DGL's own tables and framing left out."""
         self._graph = DistGraph(graph_name)
         self._tables: dict[str, Table] = {}
 
@@ -147,7 +157,7 @@ class Graph:
         return {name: float(value) for name, value in costs.items()}
 
     def sample(
-        self, seeds: Mapping[str, Tensor], fanout: Tensor, *, key: int, excluded: Tensor, labor: bool
+        self, seeds: Mapping[str, Tensor], fanout: Tensor, *, key: int, excluded: Excluded, labor: bool
     ) -> dict[str, Neighbours]:
         """Draw in-edges of seeds of several types (see csc.draw); relation -> what was drawn."""
         types = [t for t in self.ids.types if t in seeds and len(seeds[t])]
@@ -157,10 +167,13 @@ class Graph:
         owner = torch.cat([self.ids.host_of(t, seeds[t]) for t in types])
         sizes = torch.tensor([len(seeds[t]) for t in types])
         first = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-        answers = self._ask(owner, lambda rows: SampleRequest(flat[rows], fanout, key, excluded, labor))
+
+        def request(host: int, rows: Tensor) -> SampleRequest:
+            return SampleRequest(self._places(host, flat[rows]), fanout, key, excluded.into(host), labor)
+
         seed, relation, source, scale = [], [], [], []
-        for target, rows, reply in answers:
-            drawn = reply if isinstance(reply, Drawn) else Drawn(*reply.__getstate__())
+        for target, rows, reply in self.ask(owner, request):
+            drawn = reply if isinstance(reply, Drawn) else unpack_drawn(reply.__getstate__(), len(fanout))
             seed.append(rows[drawn.seed])
             relation.append(drawn.relation)
             source.append(drawn.source)
@@ -169,6 +182,10 @@ class Graph:
                 self.costs["remote_edges"] += len(drawn.seed)
         everything = Drawn(torch.cat(seed), torch.cat(relation), torch.cat(source), torch.cat(scale))
         return self._by_relation(everything, first)
+
+    def _places(self, host: int, homogeneous: Tensor) -> Tensor:
+        """Positions in a host's part, as they travel."""
+        return narrow(homogeneous - self.ids.host_first[host])
 
     def _by_relation(self, drawn: Drawn, first: Tensor) -> dict[str, Neighbours]:
         found = {}
@@ -188,11 +205,13 @@ class Graph:
         flat = self.ids.homogeneous(node_type, seeds)
         number = self.relation_index[relation]
         owner = self.ids.host_of(node_type, seeds)
-        pairs = [NOTHING], [NOTHING]
-        for _, rows, reply in self._ask(owner, lambda rows: AmongRequest(flat[rows], number, sources)):
+        pairs, asked = ([NOTHING], [NOTHING]), ascending(sources)
+        for _, rows, reply in self.ask(
+            owner, lambda host, rows: AmongRequest(self._places(host, flat[rows]), number, asked)
+        ):
             seed, source = reply if isinstance(reply, tuple) else reply.__getstate__()[:2]
-            pairs[0].append(rows[seed])
-            pairs[1].append(source)
+            pairs[0].append(rows[seed.long()])
+            pairs[1].append(source.long())
         return torch.cat(pairs[0]), torch.cat(pairs[1])
 
     def stored_edges(self, relation: str, part: int) -> tuple[Tensor, Tensor]:
@@ -200,7 +219,7 @@ class Graph:
         node_type = self.manifest.relation(relation).destination
         ids = torch.arange(*self.manifest.part_range(node_type, part))
         host = this_host()
-        seeds = host.seeds(self.ids.homogeneous(node_type, ids))
+        seeds = self.ids.homogeneous(node_type, ids) - self.ids.host_first[host.number]
         return edges_into(host.part(self._graph.local_partition), seeds, ids, self.relation_index[relation])
 
     def tokens(self, node_type: str, ids: Tensor) -> Ragged:
@@ -208,8 +227,10 @@ class Graph:
         index, local = self.ids.index[node_type], self.ids.local(node_type, ids)
         owner = self.ids.host_of(node_type, ids)
         values, lengths, order = [], [], []
-        for target, rows, reply in self._ask(owner, lambda rows: TokenRequest(index, local[rows])):
-            part = reply if isinstance(reply, Ragged) else Ragged(*reply.__getstate__()[:2])
+        for target, rows, reply in self.ask(owner, lambda _, rows: TokenRequest(index, narrow(local[rows]))):
+            part = reply
+            if not isinstance(reply, Ragged):
+                part = Ragged(reply.first.to(torch.int32), unpack_ascending(reply.second))
             values.append(part.values)
             lengths.append(part.lengths())
             order.append(rows)
@@ -231,16 +252,13 @@ class Graph:
         return self._graph.nodes[node_type].data
 
     def table(
-        self, name: str, node_type: str, width: int, dtype: torch.dtype, *, slots: Slots | None = None
+        self, name: str, node_type: str, width: int, dtype: torch.dtype, *, rows: int | None = None
     ) -> Table:
-        """A table of zeros, made on first use; every trainer must ask in the same order. With `slots` that
-        are fewer than the nodes it has a row for each of them, and is read and written by slot."""
+        """A table of zeros, made on first use; every trainer must ask in the same order. `rows`: that this
+        host has, unless it has one for each of its nodes."""
         key = f"{name}-{node_type}"
         if key not in self._tables:
-            if slots is None or slots.complete:
-                policy = self._policy(node_type)
-            else:
-                policy = self._slot_policy(node_type, slots)
+            policy = self._policy(node_type) if rows is None else self._rows_policy(node_type, name, rows)
             shape = (self.ids.count[node_type], width)
             tensor = DistTensor(shape, dtype, key, part_policy=policy, persistent=True)
             self._tables[key] = Table(tensor, self.first_local(node_type))
@@ -260,10 +278,10 @@ class Graph:
     def _policy(self, node_type: str) -> NodePartitionPolicy:
         return NodePartitionPolicy(self._graph.get_partition_book(), node_type)
 
-    def _slot_policy(self, node_type: str, slots: Slots) -> SlotPolicy:
+    def _rows_policy(self, node_type: str, name: str, rows: int) -> RowsPolicy:
         """A policy that this host's servers know as well."""
-        policy = SlotPolicy(self._graph.get_partition_book(), node_type, slots.of_host(self.host))
-        request = SlotRequest(node_type, slots.of_host(self.host))
+        policy = RowsPolicy(self._graph.get_partition_book(), node_type, name, rows)
+        request = RowsRequest(node_type, name, rows)
         group = rpc.get_num_server() // self.manifest.hosts
         for number in range(group):
             rpc.send_request(self.host * group + number, request)
@@ -271,17 +289,19 @@ class Graph:
             rpc.recv_response()
         return policy
 
-    def _ask(self, owner: Tensor, request: Callable[[Tensor], Any]) -> list[tuple[int, Tensor, Any]]:
+    def ask(self, owner: Tensor, request: Callable[[int, Tensor], Any]) -> list[tuple[int, Tensor, Any]]:
         """Put rows to the hosts that own them; [(host, rows, answer)], own host from memory."""
         rows_of = {h: (owner == h).nonzero().squeeze(1) for h in torch.unique(owner).tolist()}
-        remote = [(h, request(rows)) for h, rows in rows_of.items() if h != self.host]
+        remote = [(h, request(h, rows)) for h, rows in rows_of.items() if h != self.host]
         pending = rpc.send_requests_to_machine(remote) if remote else {}
         answers = []
         if self.host in rows_of:
-            own = request(rows_of[self.host]).answer(self._graph.local_partition)
+            own = request(self.host, rows_of[self.host]).answer(self._graph.local_partition)
             answers.append((self.host, rows_of[self.host], own))
         replies = rpc.recv_responses(pending) if remote else []
-        answers += [(h, rows_of[h], reply) for (h, _), reply in zip(remote, replies, strict=True)]
+        for (host, asked), reply in zip(remote, replies, strict=True):
+            self.costs["remote_bytes"] += asked.bytes + reply.bytes
+            answers.append((host, rows_of[host], reply))
         return sorted(answers, key=lambda answer: answer[0])
 
     def close(self) -> None:

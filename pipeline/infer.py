@@ -108,10 +108,10 @@ class Inference:
     def _layer(self, encoder: GraphEncoder, index: int, below: Mapping[str, Table]) -> dict[str, Table]:
         tables = self._hidden_tables(index + 1, encoder.hidden)
         everyone = torch.full((len(self._graph.relations),), -1 if encoder.gnn.uses_edges else 0)
-        nothing, sampler = torch.zeros(0, dtype=torch.int64), Sampler((everyone,))
+        sampler = Sampler((everyone,))
         for node_type, table in tables.items():
             for ids in self._own(node_type, _NODES):
-                nodes, layers = expand(self._graph, {node_type: ids}, sampler, key=0, excluded=nothing)
+                nodes, layers = expand(self._graph, {node_type: ids}, sampler, key=0)
                 batch = Batch(
                     nodes=nodes,
                     layers=layers,

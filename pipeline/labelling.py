@@ -116,7 +116,7 @@ class NodeObjective(_ClassObjective):
         nothing = torch.zeros(0, dtype=torch.int64)
         name = self._task.node_type
         seeds = {name: ids} if len(ids) else {}
-        nodes, layers = expand(self._trainer.graph, seeds, self._sampler, key=key, excluded=nothing)
+        nodes, layers = expand(self._trainer.graph, seeds, self._sampler, key=key)
         made = ClassTargets(torch.arange(len(ids)), nothing, targets.label[order])
         return Batch(nodes=nodes, layers=layers, classes={name: made} if len(ids) else {}, key=key)
 

@@ -214,9 +214,11 @@ class CachePlan:
     drift: float = 0.98
     """An embedding has drifted too far when its cosine to its recomputation is below this."""
     host_gib: float = 0.0
-    """Memory that a host gives to stored embeddings, of all types together; 0: enough for every text. With
-    less, an embedding stays until another one is computed that falls on its place; evaluations encode the
-    texts again each time, and gnn_warm, which needs all of them, is refused."""
+    """Memory that a host gives to stored embeddings, of all types together: its own texts' first, then copies
+    of other hosts', which save bytes on the network. 0: enough for every text, and at most 1 GiB of copies.
+    With less than its own texts take there are no copies, an embedding stays until another one is computed
+    that falls on its place, evaluations encode the texts again each time, and gnn_warm, which needs all of
+    them, is refused."""
     checkpoint_gib: float = 2.0
     """Stored embeddings of one type go into checkpoints up to this size; beyond it a resumed joint stage
     starts with an empty cache, which the log says, and its numbers differ from an unbroken run's."""

@@ -64,6 +64,21 @@ def unpack(records: Tensor, ids: Tensor, width: int) -> Records:
     return Records(rows, stamp >> 32, stamp & 0xFFFFFFFF, records[:, -1] == _check(body, ids))
 
 
+def version(records: Tensor) -> Tensor:
+    """int16 N x 3, what tells two records of a node apart: 48 bits of the check value, zeros for a record of
+    zeros. In one case of 280 trillion it does not."""
+    return records[:, -1:].contiguous().view(torch.int16)[:, :3].contiguous()
+
+
+def would_serve(found: Records, wanted: Tensor) -> Tensor:
+    """bool N: whether a record is of the model, and of no earlier step, that a row of `wanted` names (int64
+    S x 2: Stamp.model and Stamp.step); all of them are if there are no rows."""
+    if not len(wanted):
+        return torch.ones(len(found.step), dtype=torch.bool)
+    model, step = found.model[:, None] == wanted[:, 0], found.step[:, None] >= wanted[:, 1]
+    return (model & step).any(1)
+
+
 def _check(body: Tensor, ids: Tensor) -> Tensor:
     """int64 N: changes with every bit of a record and with the node that it belongs to."""
     odd = hash_ids(_KEY, torch.arange(body.shape[1])) | 1

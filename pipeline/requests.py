@@ -21,8 +21,11 @@ from partition.manifest import PartitionManifest
 from pipeline.batch import Ragged
 from pipeline.csc import Drawn, PartCSC, among, draw
 from pipeline.ids import IdSpace
+from pipeline.packed import ascending, narrow, pack_drawn, unpack_ascending
+from pipeline.records import unpack, version, would_serve
+from pipeline.slots import Slots
 
-_SAMPLE, _AMONG, _TOKENS, _SLOTS = 920001, 920002, 920003, 920004
+_SAMPLE, _AMONG, _TOKENS, _ROWS, _RECORDS = 920001, 920002, 920003, 920004, 920005
 
 
 @dataclass
@@ -51,9 +54,6 @@ class Host:
             self.csc = PartCSC(indptr, source, relation, node_id)
         return self.csc
 
-    def seeds(self, homogeneous: Tensor) -> Tensor:
-        return homogeneous - self.ids.host_first[self.number]
-
     def token_rows(self, type_index: int, rows: Tensor) -> Ragged:
         base = self.folder / f"part{self.number}" / "tokens" / self.ids.types[type_index]
         offsets = np.load(f"{base}.offsets.npy", mmap_mode="r")
@@ -79,7 +79,8 @@ def join(host: Host) -> None:
         (_SAMPLE, SampleRequest),
         (_AMONG, AmongRequest),
         (_TOKENS, TokenRequest),
-        (_SLOTS, SlotRequest),
+        (_ROWS, RowsRequest),
+        (_RECORDS, RecordRequest),
     )
     for service, request in requests:
         rpc.register_service(service, request, Tensors)
@@ -102,6 +103,11 @@ class _Message:
     def __getstate__(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.fields)
 
+    @property
+    def bytes(self) -> int:
+        """Of its tensors."""
+        return sum(value.nbytes for value in self.__getstate__() if isinstance(value, Tensor))
+
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         for name, value in zip(self.fields, state, strict=True):
             setattr(self, name, value)
@@ -119,20 +125,20 @@ NOTHING = torch.zeros(0, dtype=torch.int64)
 class SampleRequest(_Message, rpc.Request):
     fields = ("seeds", "fanout", "key", "excluded", "labor")
     seeds: Tensor
+    """Positions in the host's part."""
     fanout: Tensor
     key: int
     excluded: Tensor
     labor: bool
 
     def process_request(self, server_state: Any) -> Tensors:
-        drawn = self.answer(server_state.graph)
-        return Tensors(drawn.seed, drawn.relation, drawn.source, drawn.scale)
+        return Tensors(*pack_drawn(self.answer(server_state.graph), len(self.fanout)))
 
     def answer(self, local_graph: dgl.DGLGraph) -> Drawn:
         host = this_host()
         return draw(
             host.part(local_graph),
-            host.seeds(self.seeds),
+            self.seeds.long(),
             self.fanout,
             key=self.key,
             excluded=self.excluded,
@@ -143,15 +149,18 @@ class SampleRequest(_Message, rpc.Request):
 class AmongRequest(_Message, rpc.Request):
     fields = ("seeds", "relation", "sources")
     seeds: Tensor
+    """Positions in the host's part."""
     relation: int
     sources: Tensor
+    """As packed.ascending."""
 
     def process_request(self, server_state: Any) -> Tensors:
-        return Tensors(*self.answer(server_state.graph), NOTHING, NOTHING)
+        seed, source = self.answer(server_state.graph)
+        return Tensors(narrow(seed), narrow(source), NOTHING, NOTHING)
 
     def answer(self, local_graph: dgl.DGLGraph) -> tuple[Tensor, Tensor]:
-        host = this_host()
-        return among(host.part(local_graph), host.seeds(self.seeds), self.relation, self.sources)
+        part = this_host().part(local_graph)
+        return among(part, self.seeds.long(), self.relation, unpack_ascending(self.sources))
 
 
 class TokenRequest(_Message, rpc.Request):
@@ -161,35 +170,73 @@ class TokenRequest(_Message, rpc.Request):
 
     def process_request(self, server_state: Any) -> Tensors:
         ragged = self.answer(server_state.graph)
-        return Tensors(ragged.values, ragged.offsets, NOTHING, NOTHING)
+        return Tensors(narrow(ragged.values), ascending(ragged.offsets), NOTHING, NOTHING)
 
     def answer(self, local_graph: dgl.DGLGraph) -> Ragged:
-        return this_host().token_rows(self.type_index, self.rows)
+        return this_host().token_rows(self.type_index, self.rows.long())
 
 
-class SlotPolicy(NodePartitionPolicy):
-    """Nodes lie where they lie, but a host keeps fewer rows than it has nodes; rows are asked for by slot
-    (see slots.py), which is an id of the host that it lies on."""
+class RowsPolicy(NodePartitionPolicy):
+    """Nodes lie where they lie, but a host keeps another number of rows than it has nodes. Rows are asked for
+    by numbers that count from the host's first node on."""
 
-    def __init__(self, book: Any, node_type: str, rows: int) -> None:
-        """`rows`: of this process's host."""
+    def __init__(self, book: Any, node_type: str, name: str, rows: int) -> None:
+        """`name`: of the table; `rows`: of this process's host."""
         super().__init__(book, node_type)
-        self._policy_str += "~slots"
+        self._policy_str += f"~{name}"
         self._rows = rows
 
     def get_part_size(self) -> int:
         return self._rows
 
 
-class SlotRequest(_Message, rpc.Request):
-    """Makes a SlotPolicy known to a server, which holds a new table's size against it."""
+class RowsRequest(_Message, rpc.Request):
+    """Makes a RowsPolicy known to a server, which holds a new table's size against it."""
 
-    fields = ("node_type", "rows")
+    fields = ("node_type", "name", "rows")
     node_type: str
+    name: str
     rows: int
 
     def process_request(self, server_state: Any) -> Tensors:
-        policy = SlotPolicy(server_state.partition_book, self.node_type, self.rows)
+        policy = RowsPolicy(server_state.partition_book, self.node_type, self.name, self.rows)
         # Every trainer of the host asks; their policies are equal, and DGL takes the first it finds.
         server_state.kv_store.add_part_policy(policy)
         return Tensors(NOTHING, NOTHING, NOTHING, NOTHING)
+
+
+class RecordRequest(_Message, rpc.Request):
+    """Asks for stored text embeddings that the asker has no copy of, or an older one."""
+
+    fields = ("table", "node_type", "share", "rows", "held", "wanted")
+    table: str
+    """Where DGL's servers have the records."""
+    node_type: str
+    share: float
+    """See Slots."""
+    rows: Tensor
+    """N rows among the host's nodes, as packed.ascending."""
+    held: Tensor
+    """int16 N x 3: records.version of the asker's copies, 0 where there is none; no rows if there are none at
+    all."""
+    wanted: Tensor
+    """See records.would_serve."""
+
+    def process_request(self, server_state: Any) -> Tensors:
+        missing, sent, records = self.answer(server_state.kv_store.data_store[self.table])
+        return Tensors(ascending(missing), ascending(sent), records, NOTHING)
+
+    def answer(self, records: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(int64: positions of the nodes without a record that would serve; int64 M: of those whose copy is
+        not the record; int64 M x W: their records), from those of this host."""
+        host = this_host()
+        first, _ = host.manifest.host_range(self.node_type, host.number)
+        ids = first + unpack_ascending(self.rows)
+        stored = records[Slots(host.manifest, self.node_type, self.share).of(ids) - first]
+        found = unpack(stored, ids, 0)  # all of them: a copy must not outlive its damaged record
+        same = torch.zeros(len(ids), dtype=torch.bool)
+        if len(self.held):
+            same = found.whole & (version(stored) == self.held).all(1) & (self.held != 0).any(1)
+        sent = found.whole & ~same & would_serve(found, self.wanted)
+        missing = (~same & ~sent).nonzero().squeeze(1)
+        return missing, sent.nonzero().squeeze(1), stored[sent]

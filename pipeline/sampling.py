@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch, Edges, Layer, LinkTargets
 from pipeline.config import ModelPlan, TaskPlan
-from pipeline.csc import pair_hash
+from pipeline.csc import NO_EDGES, Excluded, pair_hash
 from pipeline.graph import Graph
 from pipeline.hashing import key_of
 from pipeline.negatives import Fresh, Negatives, link_negatives, no_fresh
@@ -43,7 +43,7 @@ def sampler_of(graph: Graph, plan: ModelPlan) -> Sampler:
 
 
 def expand(
-    graph: Graph, seeds: Mapping[str, Tensor], sampler: Sampler, *, key: int, excluded: Tensor
+    graph: Graph, seeds: Mapping[str, Tensor], sampler: Sampler, *, key: int, excluded: Excluded = NO_EDGES
 ) -> tuple[Nodes, tuple[Layer, ...]]:
     """Sampled neighbourhoods of the seeds (typed ids, distinct).
 
@@ -80,22 +80,28 @@ def _positions(nodes: Tensor, ids: Tensor) -> Tensor:
     return order[torch.searchsorted(nodes[order], ids)]
 
 
-def excluded_edges(graph: Graph, relations: Sequence[str], links: Links) -> Tensor:
-    """Names (csc.pair_hash, sorted) of edges that would tell the answer: the targets, their
-    reverses, and under relations within one type the same pair the other way round."""
-    names = [torch.zeros(0, dtype=torch.int64)]
+def excluded_edges(graph: Graph, relations: Sequence[str], links: Links) -> Excluded:
+    """Edges that would tell the answer: the targets, their reverses, and under relations within one type
+    the same pair the other way round."""
+    names, hosts = [NO_EDGES.names], [NO_EDGES.host]
+
+    def exclude(relation: str, source: Tensor, destination: Tensor) -> None:
+        names.append(pair_hash(graph.relation_index[relation], source, destination))
+        hosts.append(graph.ids.host_of(graph.manifest.relation(relation).destination, destination))
+
     for number, name in enumerate(relations):
         rows = links.relation == number
         source, destination = links.source[rows], links.destination[rows]
-        info, index = graph.manifest.relation(name), graph.relation_index[name]
-        names.append(pair_hash(index, source, destination))
+        info = graph.manifest.relation(name)
+        exclude(name, source, destination)
         if info.reverse:
-            names.append(pair_hash(graph.relation_index[info.reverse], destination, source))
+            exclude(info.reverse, destination, source)
         if info.source == info.destination:
-            names.append(pair_hash(index, destination, source))
+            exclude(name, destination, source)
             if info.reverse:
-                names.append(pair_hash(graph.relation_index[info.reverse], source, destination))
-    return torch.unique(torch.cat(names))
+                exclude(info.reverse, source, destination)
+    found, position = torch.unique(torch.cat(names), return_inverse=True)
+    return Excluded(found, torch.zeros_like(found).scatter_(0, position, torch.cat(hosts)))
 
 
 def link_clusters(graph: Graph, relations: Sequence[str], links: Links) -> Tensor:

@@ -34,7 +34,7 @@ from pipeline.known_labels import KnownLabels
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.records import Stamp
-from pipeline.room import text_share
+from pipeline.room import copied_share, text_share
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
 from pipeline.texttable import TextTable
 
@@ -72,7 +72,10 @@ class Trainer:
         # Tables and embeddings are made by all trainers together, in the same order.
         widths = {t: self.model.text.of(t).width for t in text_types(manifest)}
         share = text_share(self.plan, manifest, widths)
-        self.texts = {t: TextTable(self.graph, t, width, share=share) for t, width in widths.items()}
+        copied = copied_share(self.plan, manifest, widths)
+        self.texts = {
+            t: TextTable(self.graph, t, width, share=share, copied=copied) for t, width in widths.items()
+        }
         self.embeddings = {
             t: self.graph.embedding("learnable", t, hidden)
             for t in learnable_types(self.plan.model, manifest)

@@ -54,7 +54,8 @@ class BatchMeans:
     padding_share: float
     """Padding in the tokens that run; 0 where none does."""
     remote_bytes_per_target: float
-    """Edges, tokens and embeddings from other hosts; features and learnable rows are left out."""
+    """Requests to graph servers of other hosts and their answers: edges, tokens, embeddings that the host has
+    no copy of. Features, learnable rows and framing are left out."""
     seconds: float
     """Of targets, negatives, neighbours and tokens, by one process from its own memory."""
 

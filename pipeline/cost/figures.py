@@ -81,7 +81,7 @@ class Estimate:
     host_bytes: int
     """Graph and tables of the largest host."""
     text_bytes: int
-    """Part of `host_bytes`: stored text embeddings."""
+    """Part of `host_bytes`: stored text embeddings, copies of other hosts' among them."""
     disk: DiskUse
     run_folder: str
     free_bytes: int

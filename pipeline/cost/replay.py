@@ -8,16 +8,18 @@ cache's age stays where the plan has it, since nothing drifts here. Shape letter
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pipeline.aging import first_state
+from pipeline.aging import CacheState, first_state
 from pipeline.batch import Batch
 from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TrainPlan
+from pipeline.cost.hosttables import WIDTH, HostTables
 from pipeline.cost.offline import OfflineGraph
 from pipeline.fresh import NEVER, FreshNodes
 from pipeline.grouping import split_texts, sub_batches
@@ -25,15 +27,10 @@ from pipeline.hashing import key_of
 from pipeline.inputs import Inputs
 from pipeline.lm_work import LMWork
 from pipeline.model import stage_task, text_types
-from pipeline.records import Records, words
-from pipeline.room import text_share
+from pipeline.records import Stamp, words
+from pipeline.room import copied_share, text_share
 from pipeline.schedule import stage_schedule
-from pipeline.slots import Slots
 from pipeline.stages import StageRule, fresh_nodes
-
-_EDGE_BYTES = 28
-"""Of an edge in the reply to a sampling request: seed, relation and source as int64, scale as float32."""
-_TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -48,33 +45,10 @@ class BatchCost:
     found: int
     """Texts that the cache had."""
     remote_bytes: int
-    """Edges, tokens and embeddings that come from other hosts, features and learnable rows left out."""
+    """Requests to other hosts and their answers: edges, tokens and embeddings; features, learnable rows and
+    framing left out."""
     seconds: float
     """Of targets, negatives, neighbours and tokens, all from this process's memory."""
-
-
-class _Stamps:
-    """Stands where a TextTable would be: when embeddings were computed, without the embeddings."""
-
-    def __init__(self, slots: Slots, count: int, model: int) -> None:
-        """`count`: N of the type; `model`: Stamp.model of all embeddings at the start."""
-        self.slots = slots
-        self.model = torch.full((count,), model)
-        self.step = torch.zeros(count, dtype=torch.int64)
-        self._holder = torch.arange(count)
-        """Of each slot, the node."""
-
-    def look_up(self, ids: Tensor) -> Records:
-        slots = self.slots.of(ids)
-        whole = self._holder[slots] == ids
-        return Records(torch.zeros(len(ids), 0), self.model[slots], self.step[slots], whole)
-
-    def put(self, ids: Tensor, model: int, step: int) -> Tensor:
-        """As TextTable.put, `ids` ascending."""
-        stay = ids[self.slots.winners(ids)]
-        slots = self.slots.of(stay)
-        self.model[slots], self.step[slots], self._holder[slots] = model, step, stay
-        return stay
 
 
 class Replay:
@@ -97,7 +71,6 @@ class Replay:
         self._plan, self._stage, self._graph, self._rule = plan, stage, graph, rule
         self._row_bytes, self._keep_trained = 8 * words(text_width), keep_trained
         manifest = graph.manifest
-        share = text_share(plan, manifest, dict.fromkeys(text_types(manifest), text_width))
         self._parts = range(manifest.parts)
         self._targets = [rule.targets(part) for part in self._parts]
         clusters = {part: rule.clusters(self._targets[part]) for part in self._parts if stage.clusters}
@@ -106,34 +79,43 @@ class Replay:
         self.cache: EmbeddingCache | None = None
         """As a trainer has it."""
         self._fresh: FreshNodes | None = None
-        if stage.kind == "joint" and plan.cache.mode != "exact":
-            state = first_state(plan.cache, stage.name, "")
-            slots = {t: Slots(manifest, t, share) for t in text_types(manifest)}
+        self._tables: dict[str, HostTables] = {}
+        joint = stage.kind == "joint" and plan.cache.mode != "exact"
+        if joint or stage.kind == "gnn_warm":
+            widths = dict.fromkeys(text_types(manifest), text_width)
+            share, copied = text_share(plan, manifest, widths), copied_share(plan, manifest, widths)
+            self._tables = {t: HostTables(graph, t, share, copied) for t in widths}
             full_at_start = full_at_start and share == 1
-            before = state.start if full_at_start else 0
-            self._tables = {t: _Stamps(some, graph.ids.count[t], before) for t, some in slots.items()}
-            self._fresh = fresh_nodes(stage_task(stage, plan, manifest), graph, slots)
-            self.cache = EmbeddingCache(
-                plan.cache,
-                self._tables,  # type: ignore[arg-type]
-                manifest,
-                state=state,
-                parts_of=[[part] for part in self._parts],
-                keep_trained=keep_trained,
-                fresh=self._fresh,
-            )
-            if full_at_start:
-                self._wrote_all(0)
+        if joint:
+            self._start_cache(first_state(plan.cache, stage.name, ""))
+        if self._tables and (full_at_start or not joint):
+            for table in self._tables.values():
+                table.fill(Stamp(self.cache.state.start if self.cache else 0, 0))
+            self._wrote_all(0)
+
+    def _start_cache(self, state: CacheState) -> None:
+        plan, stage, graph = self._plan, self._stage, self._graph
+        slots = {name: table.slots for name, table in self._tables.items()}
+        self._fresh = fresh_nodes(stage_task(stage, plan, graph.manifest), graph, slots)
+        self.cache = EmbeddingCache(
+            plan.cache,
+            self._tables,  # type: ignore[arg-type]
+            graph.manifest,
+            state=state,
+            parts_of=[[part] for part in self._parts],
+            keep_trained=self._keep_trained,
+            fresh=self._fresh,
+        )
 
     def empty_cache(self) -> None:
         for table in self._tables.values() if self.has_cache else ():
-            table.model.zero_()
+            table.empty()
         self._wrote_all(NEVER)
 
     def _wrote_all(self, step: int) -> None:
         if self._fresh is not None:
-            for name, table in self._tables.items():
-                self._fresh.wrote(name, torch.arange(len(table.step)), step)
+            for name in self._tables:
+                self._fresh.wrote(name, torch.arange(self._graph.ids.count[name]), step)
 
     @property
     def has_cache(self) -> bool:
@@ -157,24 +139,19 @@ class Replay:
         graph.take_costs()
         chosen = self._targets[part].select(self.schedule.rows(number, part))
         batch = self._rule.batch(chosen, part, key_of(self._plan.seed, self._stage.name, number))
-        if self._stage.kind != "gnn_warm":
+        if self._stage.kind == "gnn_warm":
+            for name, table in self._tables.items():
+                table.look_up(batch.nodes[name])
+        else:
             joint, inputs = self._stage.kind == "joint", self._inputs
             batch = inputs.texts_with_budget(batch, self._stage, self.cache) if joint else inputs.texts(batch)
         seconds = time.perf_counter() - started
         costs = graph.take_costs()
-        remote = _EDGE_BYTES * costs.get("remote_edges", 0) + _TOKEN_BYTES * costs.get("remote_tokens", 0)
+        left_out = costs.get("remote_records", 0) * (self._row_bytes - 8 * words(WIDTH))
         found = sum(len(rows) for rows in batch.hits.values())
         work = sum((self._work(batch, t) for t in batch.tokens), LMWork())
-        remote_bytes = int(remote) + self._remote_rows(batch)
+        remote_bytes = int(costs.get("remote_bytes", 0) + left_out)
         return BatchCost(part, len(chosen), batch, work, found, remote_bytes, seconds)
-
-    def _remote_rows(self, batch: Batch) -> int:
-        """Bytes of embeddings that other hosts hold: all texts in gnn_warm, else those looked up."""
-        ids = [(t, batch.nodes[t][rows]) for t, rows in batch.hits.items()]
-        if self._stage.kind == "gnn_warm":
-            ids = [(t, batch.nodes[t]) for t in text_types(self._graph.manifest) if t in batch.nodes]
-        foreign = sum(int((self._graph.ids.host_of(t, some) != self._graph.host).sum()) for t, some in ids)
-        return foreign * self._row_bytes
 
     def _work(self, batch: Batch, node_type: str) -> LMWork:
         """What the LM has to do for a type's texts: distinct ones, in sub-batches with their padding;
@@ -205,12 +182,14 @@ class Replay:
         assert self.cache is not None
         state = self.cache.state
         for node_type, table in self._tables.items() if self._plan.cache.mode != "frozen" else ():
-            batches = [cost.batch for cost in made if node_type in cost.batch.train_rows]
-            computed = [batch.nodes[node_type][self._kept(batch, node_type)] for batch in batches]
-            if computed:
-                stored = table.put(torch.cat(computed).unique(), state.model, state.steps)
-                if self._fresh is not None:
-                    self._fresh.wrote(node_type, stored, state.steps)
+            computed = defaultdict(list)
+            for cost in made:
+                if node_type in cost.batch.train_rows:
+                    ids = cost.batch.nodes[node_type][self._kept(cost.batch, node_type)]
+                    computed[cost.part // self._graph.manifest.trainers].append(ids)
+            stored = table.put(computed, self.cache.stamp)
+            if self._fresh is not None:
+                self._fresh.wrote(node_type, stored, state.steps)
         self.cache.state = replace(state, steps=state.steps + 1)
 
     def _kept(self, batch: Batch, node_type: str) -> Tensor:

@@ -18,7 +18,7 @@ from pipeline.cost.passes import evaluations, judges_whole_graph, passes
 from pipeline.cost.trial import Trial, Trials
 from pipeline.forward_trial import forward_trial
 from pipeline.model import LMGNN, TEXT_ONLY, text_types
-from pipeline.room import host_bytes, text_share
+from pipeline.room import copied_bytes, host_bytes, text_share
 
 _KEPT = 1.8
 """Heap that trainers hold on a CPU over what they need at a time: glibc is told to keep freed memory
@@ -161,9 +161,10 @@ class StageCosts:
         return round(max(files) + self.text_bytes() + hidden / self.manifest.hosts)
 
     def text_bytes(self) -> int:
-        """Of the stored text embeddings of the host with most texts."""
+        """Of the stored text embeddings of the host with most texts, and of copies of other hosts'."""
         widths = {name: self.model.text.of(name).width for name in text_types(self.manifest)}
-        return round(text_share(self.plan, self.manifest, widths) * host_bytes(self.manifest, widths))
+        own = text_share(self.plan, self.manifest, widths) * host_bytes(self.manifest, widths)
+        return round(own + copied_bytes(self.plan, self.manifest, widths))
 
 
 def total(rows: Sequence[StageCost]) -> StageCost:

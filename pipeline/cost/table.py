@@ -25,7 +25,7 @@ def show(answer: Estimate, console: Console) -> None:
     console.print(table)
     console.print(
         f"A host's graph and tables take {_size(answer.host_bytes)} of memory more, "
-        f"{_size(answer.text_bytes)} of it stored text embeddings."
+        f"{_size(answer.text_bytes)} of it stored text embeddings and copies of other hosts'."
     )
     disk = answer.disk
     console.print(

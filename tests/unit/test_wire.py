@@ -81,3 +81,13 @@ def test_figures_are_of_all_steps_of_all_trainers():
     }
     cached = [{**first, "cache_texts": 10.0, "cache_usable": u} for u in (0.0, 9.0)]
     assert wire.figures(cached)["hit_share"] == 0.45
+
+
+def test_an_epoch_is_the_first_steps_as_they_were_and_all_others_as_the_last_ones():
+    shared = {"targets": 10.0, "collective_bytes": 0.0, "interface_bytes": 0.0, "compute_s": 1.0}
+    counted = [900.0, 900.0, 900.0, 900.0, 60.0, 60.0, 10.0]  # nothing is drawn ahead in the last step
+    events = [{**shared, "step": n, "graph_bytes": count} for n, count in enumerate(counted, 1)]
+    found = wire.steady(events, steps_per_epoch=100)
+    assert found["steady"]["graph_bytes_per_target"] == 6
+    assert found["steady"]["steps"] == 2
+    assert found["epoch_graph_bytes_per_target"] == round(0.04 * 90 + 0.96 * 6)

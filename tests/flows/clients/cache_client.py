@@ -4,6 +4,7 @@ embedding tells which node it is of and at which step it was computed."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -54,6 +55,14 @@ def one_bit_off(records: Tensor) -> Tensor:
     return changed
 
 
+def scribble(table: TextTable, step: int) -> None:
+    """Turn a bit of every fifth copy while the host's other trainer reads them."""
+    assert table.copies is not None
+    kept = table.copies._table._tensor.local_partition
+    rows = (hash_ids(key_of("scribbled", step), torch.arange(len(kept))) % 5 == 0).nonzero().squeeze(1)
+    kept[rows] = one_bit_off(kept[rows])
+
+
 def main() -> None:
     env = os.environ
     damaged_at = int(env.get("DAMAGED_AT", "-1"))
@@ -63,7 +72,8 @@ def main() -> None:
         graph = Graph(env["LMGNN_GRAPH_NAME"])
     start_collectives(torch.device("cpu"))
     plan = TrainPlan.from_json((run / "plan.json").read_text())
-    table = TextTable(graph, "paper", WIDTH, share=float(env.get("SHARE", "1")))
+    share, copied = float(env.get("SHARE", "1")), float(env.get("COPIED", "1"))
+    table = TextTable(graph, "paper", WIDTH, share=share, copied=copied)
     cache = EmbeddingCache(
         plan.cache,
         {"paper": table},
@@ -75,6 +85,7 @@ def main() -> None:
     )
     names = ("texts", "hits", "wrong", "oldest", "unseen", "served_trained", "foreign", "fresh", "evicted")
     out = dict.fromkeys(names, 0)
+    digest = hashlib.blake2b()
     everyone = torch.arange(graph.ids.count["paper"])
     mine: set[tuple[int, int]] = set()
     seen: dict[int, int] = {}
@@ -94,7 +105,10 @@ def main() -> None:
                 again = set()  # without refresh every usable text is a hit
                 computed |= {int(i) for i in ids} - (usable - trained - again)
                 continue
+            if "SCRIBBLED" in env:
+                scribble(table, key_of(step, rank))
             found = cache.find(batch)
+            digest.update(found.hits["paper"].numpy().tobytes() + found.embedded["paper"].numpy().tobytes())
             rows, positions = found.embedded["paper"].float(), found.hits["paper"]
             hit = ids[positions]
             steps = rows[:, 0].long()
@@ -129,7 +143,9 @@ def main() -> None:
             torch.distributed.barrier()
             for node in damaged(torch.arange(graph.ids.count["paper"])).tolist():
                 seen.pop(node, None)
-    (run / f"cache-{rank}.json").write_text(json.dumps(out))
+    fetched = int(graph.take_costs()["remote_records"])
+    told = {**out, "fetched": fetched, "digest": digest.hexdigest()}
+    (run / f"cache-{rank}.json").write_text(json.dumps(told))
     torch.distributed.barrier()
     graph.close()
     sys.stdout.flush()

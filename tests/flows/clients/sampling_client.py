@@ -11,13 +11,13 @@ import torch
 
 from pipeline.batch import Layer
 from pipeline.config import TrainPlan
+from pipeline.csc import NO_EDGES
 from pipeline.dgl_processes import start_client
 from pipeline.graph import Graph
 from pipeline.sampling import LinkBatches, Sampler, excluded_edges, expand, sampler_of
 from pipeline.targets import read_links
 
 Triples = dict[str, torch.Tensor]
-NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
 def typed_edges(graph: Graph, nodes: dict[str, torch.Tensor], layer: Layer) -> Triples:
@@ -39,7 +39,7 @@ def main() -> None:
     plan = TrainPlan.from_json((run / "plan.json").read_text())
     everyone = Sampler((torch.full((len(graph.relations),), -1),) * 2)
     seeds = {t: torch.arange(rank, graph.ids.count[t], world * 5) for t in graph.ids.types}
-    nodes, layers = expand(graph, seeds, everyone, key=1, excluded=NOTHING)
+    nodes, layers = expand(graph, seeds, everyone, key=1)
     out = {
         "seeds": seeds,
         "nodes": nodes,
@@ -55,7 +55,7 @@ def main() -> None:
     out["costs"] = graph.take_costs()
     few = torch.full((len(graph.relations),), 3)
     for name, labor in (("drawn", False), ("labor", True)):
-        drawn = graph.sample({"paper": papers}, few, key=7, excluded=NOTHING, labor=labor)
+        drawn = graph.sample({"paper": papers}, few, key=7, excluded=NO_EDGES, labor=labor)
         out[name] = {name: (n.destination, n.source, n.scale) for name, n in drawn.items()}
 
     part = graph.host * graph.manifest.trainers + int(env["LOCAL_RANK"])
@@ -63,7 +63,7 @@ def main() -> None:
     batches = LinkBatches(graph, plan.tasks["cites"], ["cites"], sampler=sampler_of(graph, plan.model))
     batch = batches.make(links, part=part, key=11)
     out["links"] = torch.stack([links.source, links.destination], dim=1)
-    out["excluded"] = excluded_edges(graph, ["cites"], links)
+    out["excluded"] = excluded_edges(graph, ["cites"], links).names
     out["batch_edges"] = [typed_edges(graph, dict(batch.nodes), layer) for layer in batch.layers]
     batch.save(run / f"batch-{rank}.safetensors")
     torch.save(out, run / f"out-{rank}.pt")

@@ -16,6 +16,7 @@ from pipeline.batch import Batch
 from pipeline.cache import EmbeddingCache
 from pipeline.config import CachePlan
 from pipeline.records import Records, Stamp, pack, unpack, words
+from pipeline.texttable import ANY
 
 NODES, WIDTH = 200, 8
 MANIFEST = SimpleNamespace(parts=1, part_range=lambda node_type, part: (0, NODES))
@@ -33,7 +34,10 @@ class InMemory:
         self.stored[ids] = records
         return ids
 
-    def look_up(self, ids: Tensor) -> Records:
+    def sent(self, ids: Tensor, records: Tensor) -> None:
+        pass
+
+    def look_up(self, ids: Tensor, wanted: Tensor = ANY) -> Records:
         return unpack(self.stored[ids], ids, WIDTH)
 
 

@@ -14,7 +14,8 @@ from toy import build_partition
 from partition.manifest import PartitionManifest
 from pipeline.cost.offline import OfflineGraph
 from pipeline.csc import Drawn, PartCSC, draw, pair_hash
-from pipeline.sampling import Sampler, expand
+from pipeline.sampling import Sampler, excluded_edges, expand
+from pipeline.targets import Links
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 TYPES = torch.tensor([0, 0, 1])
@@ -139,7 +140,7 @@ def test_two_hosts_draw_the_batch_of_one(toy: tuple[Path, Path, Path]) -> None:
         offline = OfflineGraph(folder, PartitionManifest.load(folder))
         sampler = Sampler((torch.full((len(offline.relations),), 2),) * 2, labor=True)
         seeds = {"paper": torch.arange(0, 240, 7)}
-        batches.append((offline.manifest.offsets, *expand(offline, seeds, sampler, key=5, excluded=NOTHING)))
+        batches.append((offline.manifest.offsets, *expand(offline, seeds, sampler, key=5)))
     (offsets, nodes, layers), (other_offsets, other_nodes, other_layers) = batches
     assert offsets == other_offsets
     assert all(torch.equal(ids, other_nodes[name]) for name, ids in nodes.items())
@@ -157,9 +158,29 @@ def test_a_node_met_in_two_layers_draws_the_same_neighbours_in_both(toy: tuple[P
     folder = build_partition(graph, lm, store, hosts=1, trainers=2)
     offline = OfflineGraph(folder, PartitionManifest.load(folder))
     sampler = Sampler((torch.full((len(offline.relations),), 2),) * 2, labor=True)
-    _, (outer, inner) = expand(offline, {"paper": torch.arange(10)}, sampler, key=5, excluded=NOTHING)
+    _, (outer, inner) = expand(offline, {"paper": torch.arange(10)}, sampler, key=5)
     for name, edges in inner.edges.items():
         seeds = outer.edges[name].destination < 10
         again = outer.edges[name].source[seeds]
         assert torch.equal(edges.source, again)
         assert torch.equal(edges.destination, outer.edges[name].destination[seeds])
+
+
+def test_a_host_is_told_of_the_excluded_edges_into_its_own_nodes_and_no_others(
+    toy: tuple[Path, Path, Path],
+) -> None:
+    graph, lm, store = toy
+    folder = build_partition(graph, lm, store, hosts=2, trainers=1)
+    offline = OfflineGraph(folder, PartitionManifest.load(folder))
+    ids = torch.arange(40)
+    links = Links(torch.zeros_like(ids), 5 * ids + 2, 199 - 4 * ids)
+    excluded = excluded_edges(offline, ["cites"], links)
+    told = [excluded.into(host) for host in range(2)]
+    assert torch.cat(told).sort().values.tolist() == excluded.names.tolist()
+    number, pairs = offline.relation_index["cites"], torch.stack([links.source, links.destination])
+    for source, destination in (pairs, pairs.flip(0)):
+        owner = offline.ids.host_of("paper", destination)
+        assert 0 < int(owner.sum()) < len(ids)
+        for host in range(2):
+            names = pair_hash(number, source[owner == host], destination[owner == host])
+            assert bool(torch.isin(names, told[host]).all())
