@@ -30,7 +30,7 @@ def most_neighbours(graph: DiskGraph) -> int:
     return int(np.diff(graph.indptr).max(initial=0))
 
 
-@njit
+@njit(nogil=True)
 def _hash(seed, node):  # type: ignore[no-untyped-def]
     """64 bits of splitmix64."""
     value = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(node)
@@ -39,7 +39,7 @@ def _hash(seed, node):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit
+@njit(nogil=True)
 def gather(indptr, indices, weights, labels, node, score, touched):  # type: ignore[no-untyped-def]
     """Adds a node's edges up by the label of the other end; number of labels, listed in `touched`."""
     count = 0
@@ -52,7 +52,7 @@ def gather(indptr, indices, weights, labels, node, score, touched):  # type: ign
     return count
 
 
-@njit
+@njit(nogil=True)
 def cluster_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed
 ):
@@ -84,7 +84,7 @@ def cluster_scan(  # type: ignore[no-untyped-def]
     return moved
 
 
-@njit
+@njit(nogil=True)
 def gather_lone(indptr, node_weights, labels, heft, limit):  # type: ignore[no-untyped-def]
     """Nodes without edges share clusters of up to `limit`: nothing else would ever merge them."""
     open_label = -1
@@ -100,7 +100,7 @@ def gather_lone(indptr, node_weights, labels, heft, limit):  # type: ignore[no-u
             open_label = node
 
 
-@njit
+@njit(nogil=True)
 def refine_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, block, load, score, touched, limit
 ):
@@ -135,7 +135,7 @@ def refine_scan(  # type: ignore[no-untyped-def]
     return moved
 
 
-@njit
+@njit(nogil=True)
 def unload(node_weights, block, load, limit):  # type: ignore[no-untyped-def]
     """Takes nodes out of blocks that are over the limit still, into the lightest block; nodes moved."""
     moved = 0
