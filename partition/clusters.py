@@ -17,6 +17,7 @@ from numba import njit
 
 from partition import propagation
 from partition.csr import DiskGraph, contracted
+from partition.scans import cluster_scans
 from partition.split import split
 
 SCANS = 4
@@ -85,15 +86,7 @@ def clusters(graph: DiskGraph, weights: np.ndarray, count: int, seed: int) -> np
 
 def _scanned(graph: DiskGraph, weights: np.ndarray, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(int32 N, cluster of each node; int64 C, their weights)."""
-    labels = np.arange(graph.nodes, dtype=np.int32)
-    heft = weights.copy()
-    score = np.zeros(graph.nodes, dtype=np.int64)
-    touched = np.empty(propagation.most_neighbours(graph), dtype=np.int32)
-    rows = (graph.indptr, graph.indices, propagation.edge_weights(graph))
-    for scan in range(SCANS):
-        draw = (seed & 0x7FFFFFFF) * SCANS + scan
-        if not propagation.cluster_scan(*rows, weights, labels, heft, score, touched, limit, draw):
-            break
+    labels, heft = cluster_scans(graph, weights, limit, seed, SCANS)
     return _without_gaps(labels), heft[np.bincount(labels, minlength=len(labels)) > 0]
 
 

@@ -53,35 +53,69 @@ def gather(indptr, indices, weights, labels, node, score, touched):  # type: ign
 
 
 @njit(nogil=True)
+def best_cluster(  # type: ignore[no-untyped-def]
+    indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
+):
+    """The neighbouring cluster with most of a node's edges and room for it, or its own. Ties are drawn."""
+    count = gather(indptr, indices, weights, labels, node, score, touched)
+    own = labels[node]
+    weight = node_weights[node]
+    best, most, draw = own, score[own], _hash(seed, node)
+    for place in range(count):
+        label = touched[place]
+        found = score[label]
+        score[label] = 0
+        if label == own or found < most or heft[label] + weight > limit:
+            continue
+        if found == most and (best == own or _hash(draw, label) < _hash(draw, best)):
+            continue
+        best, most = label, found
+    return best
+
+
+@njit(nogil=True)
 def cluster_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed
 ):
     """Each node goes to the neighbouring cluster with most of its edges and room for it; moves made.
 
     Changes `labels`, int32 N, and `heft`, int64 N, what each cluster weighs. `score`, int64 N, is 0 before
-    and after, `touched` has room for the highest degree. Ties are drawn.
+    and after, `touched` has room for the highest degree.
     """
     moved = 0
     for node in range(len(indptr) - 1):
-        count = gather(indptr, indices, weights, labels, node, score, touched)
+        best = best_cluster(
+            indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
+        )
         own = labels[node]
-        weight = node_weights[node]
-        best, most, draw = own, score[own], _hash(seed, node)
-        for place in range(count):
-            label = touched[place]
-            found = score[label]
-            score[label] = 0
-            if label == own or found < most or heft[label] + weight > limit:
-                continue
-            if found == most and (best == own or _hash(draw, label) < _hash(draw, best)):
-                continue
-            best, most = label, found
         if best != own:
-            heft[own] -= weight
-            heft[best] += weight
+            heft[own] -= node_weights[node]
+            heft[best] += node_weights[node]
             labels[node] = best
             moved += 1
     return moved
+
+
+@njit(nogil=True)
+def look_scan(  # type: ignore[no-untyped-def]
+    indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, first, last, wanted
+):
+    """Where nodes from `first` to before `last` would go, into `wanted`, int32 N; nothing is moved."""
+    for node in range(first, last):
+        wanted[node] = best_cluster(
+            indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
+        )
+
+
+@njit(nogil=True)
+def move_scan(node_weights, labels, heft, limit, first, last, wanted):  # type: ignore[no-untyped-def]
+    """Moves these nodes one after the other, where there is room still and the cluster is not left by all."""
+    for node in range(first, last):
+        own, best, weight = labels[node], wanted[node], node_weights[node]
+        if best != own and heft[best] > 0 and heft[best] + weight <= limit:
+            heft[own] -= weight
+            heft[best] += weight
+            labels[node] = best
 
 
 @njit(nogil=True)
