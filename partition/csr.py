@@ -103,7 +103,9 @@ def contracted(
     def between() -> Iterator[Records]:
         for first, last in graph.row_ranges():
             entries = graph.entries(first, last)
-            rows, columns = clusters[entries.rows], clusters[entries.columns]
+            # Row by row, not entry by entry: those are looked up all over memory.
+            rows = np.repeat(clusters[first:last], np.diff(graph.indptr[first : last + 1]))
+            columns = clusters[entries.columns]
             keep = rows != columns
             weights = None if entries.weights is None else entries.weights[keep]
             yield Records(rows[keep], columns[keep], weights)
