@@ -32,7 +32,7 @@ PROPAGATION = "label-propagation"
 """How clusters of large graphs are made (clusters.py); for hosts and trainers there is no asking for it."""
 _MANY_EDGES = 2_000_000
 """Fewer of them METIS cuts into clusters in three seconds; numba compiles for two."""
-_OTHERS = {"semi-external": Need(0, 0, 40), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
+_OTHERS = {"semi-external": Need(0, 0, 48), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
 _EVEN = 60
 """Bytes a node of --even."""
 

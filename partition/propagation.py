@@ -100,9 +100,9 @@ def cluster_scan(  # type: ignore[no-untyped-def]
 def look_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, first, last, wanted
 ):
-    """Where nodes from `first` to before `last` would go, into `wanted`, int32 N; nothing is moved."""
+    """Where nodes from `first` to before `last` would go, into `wanted`, int32; nothing is moved."""
     for node in range(first, last):
-        wanted[node] = best_cluster(
+        wanted[node - first] = best_cluster(
             indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
         )
 
@@ -111,7 +111,7 @@ def look_scan(  # type: ignore[no-untyped-def]
 def move_scan(node_weights, labels, heft, limit, first, last, wanted):  # type: ignore[no-untyped-def]
     """Moves these nodes one after the other, where there is room still and the cluster is not left by all."""
     for node in range(first, last):
-        own, best, weight = labels[node], wanted[node], node_weights[node]
+        own, best, weight = labels[node], wanted[node - first], node_weights[node]
         if best != own and heft[best] > 0 and heft[best] + weight <= limit:
             heft[own] -= weight
             heft[best] += weight

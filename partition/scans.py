@@ -44,14 +44,17 @@ def cluster_scans(
         return labels, heft
     workers = min(WORKERS, len(os.sched_getaffinity(0)))
     rooms = [_room(graph) for _ in range(workers)]
-    wanted = np.empty(graph.nodes, dtype=np.int32)
     with ThreadPoolExecutor(workers) as pool:
         for draw in draws:
             for first, last in graph.row_ranges(max(len(graph.indices) // STRETCHES, 1)):
-                bounds = [first + (last - first) * part // workers for part in range(workers + 1)]
+                wanted = np.empty(last - first, dtype=np.int32)
+                bounds = [(last - first) * part // workers for part in range(workers + 1)]
                 looks = [
-                    partial(propagation.look_scan, *rows, *room, limit, draw, *mine, wanted)
-                    for room, mine in zip(rooms, pairwise(bounds), strict=True)
+                    partial(
+                        propagation.look_scan,
+                        *(*rows, *room, limit, draw, first + low, first + high, wanted[low:high]),
+                    )
+                    for room, (low, high) in zip(rooms, pairwise(bounds), strict=True)
                 ]
                 for look in [pool.submit(look) for look in looks]:
                     look.result()

@@ -1,6 +1,6 @@
 """A cut of a graph whose edges do not fit in memory: clusters, the graph of clusters, its cut, refinement.
 
-Owns the levels and their limits. In memory: about 40 bytes a node, the size-bounded graph of clusters, and
+Owns the levels and their limits. In memory: about 50 bytes a node, the size-bounded graph of clusters, and
 METIS on that. Edges are scanned in their files.
 Shape letters: N nodes, K blocks.
 """
