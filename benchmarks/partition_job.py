@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.stream_graph import read_edges
 from partition.assign import assign, combined_weights, even_bounds
 from partition.build import BuildOptions, find_or_build
+from partition.clusters import cluster_parts
 from partition.csr import DiskGraph, build, open_graph
 from partition.even import evened
 from partition.manifest import PartitionManifest
@@ -115,10 +116,12 @@ def _warm_up(method: str, folder: Path) -> None:
     asked = method.removesuffix(EVEN)
     for name in [asked] if asked in METHODS else list(METHODS):
         graph = build(folder / "ring", 1000, lambda: [(ring, (ring + 1) % 1000)])
-        METHODS[name](graph, np.ones(1000, dtype=np.int64), 2, 0)
+        ones = np.ones(1000, dtype=np.int64)
+        METHODS[name](graph, ones, 2, 0)
         if method.endswith(EVEN):
             uneven = np.zeros(1000, dtype=np.int64)
             evened(graph, uneven, 2, np.ones((3, 1000), dtype=np.int64), [1.0] * 3)
+        cluster_parts(graph, ones, np.arange(1000) // 500, [5, 5], 0, 0)
         shutil.rmtree(folder / "ring")
 
 

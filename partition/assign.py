@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
-from partition.choose import Choice, choose
+from partition.choose import PROPAGATION, choose, choose_clusters
 from partition.csr import DiskGraph, induced
 from partition.methods import METHODS, Method
 
@@ -132,7 +133,7 @@ def assign(
     cutter = _Cutter(graph, weights, method, seed, memory)
     part = cutter.parts(hosts, trainers, bounds)
     sizes = np.bincount(part, minlength=hosts * trainers).tolist()
-    cluster = cutter.level("clusters", part, [max(1, round(size / cluster_size)) for size in sizes])
+    cluster = cutter.clusters(part, [max(1, round(size / cluster_size)) for size in sizes])
     return Assignment(part, within_parts(part, cluster, hosts * trainers), tuple(cutter.choices))
 
 
@@ -212,7 +213,7 @@ class _Cutter:
         found = np.zeros(len(piece), dtype=np.int64)
         if max(blocks) == 1:
             return found
-        choice = self._choice(piece)
+        choice = choose(self._method, **self._size(piece))
         self.choices.append(LevelChoice(name, choice.method, choice.why))
         for index, count in enumerate(blocks):
             members = np.flatnonzero(piece == index)
@@ -220,15 +221,28 @@ class _Cutter:
             found[members] = self._split(METHODS[choice.method], members, count, mine)
         return found
 
-    def _choice(self, piece: np.ndarray) -> Choice:
-        """By the piece with most edges; those that leave it are counted half, to save a scan."""
+    def clusters(self, part: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+        """int64 N, cluster of each node within its part, about as many as `counts` says for each."""
+        choice = choose_clusters(self._method, **self._size(part), all_edges=self._graph.edges)
+        if choice.method != PROPAGATION or max(counts) == 1:
+            return self.level("clusters", part, counts)
+        # Imported here: numba takes a second, and compiles for some more.
+        from partition.clusters import cluster_parts
+
+        self.choices.append(LevelChoice("clusters", PROPAGATION, choice.why))
+        return cluster_parts(self._graph, self._weights, part, counts, self._seed, self._memory)
+
+    def _size(self, piece: np.ndarray) -> dict[str, Any]:
+        """Of the piece with most edges; those that leave it are counted half, to save a scan."""
         degrees = np.zeros(int(piece.max(initial=0)) + 1, dtype=np.int64)
         np.add.at(degrees, piece, np.diff(self._graph.indptr))
         largest = int(degrees.argmax())
-        nodes = int((piece == largest).sum())
-        edges = -int(-degrees[largest] // 2)
-        weighted = self._graph.weights is not None
-        return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._memory)
+        return {
+            "nodes": int((piece == largest).sum()),
+            "edges": -int(-degrees[largest] // 2),
+            "weighted": self._graph.weights is not None,
+            "memory": self._memory,
+        }
 
     def _split(self, cut: Method, members: np.ndarray, blocks: int, bounds: Sequence[Bound]) -> np.ndarray:
         """int64, block of each member; contiguous chunks where there is no structure to follow."""

@@ -28,7 +28,11 @@ NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40)}
 """In the order of preference; where none fits, edges stay on disk."""
 _CLUSTERS_BYTES = 800_000_000
 """Of semi-external's graph of clusters, which is made small enough; where edges are few it is all of them."""
-_OTHERS = {"semi-external": Need(0, 0, 40), "random": Need(0, 0, 8)}
+PROPAGATION = "label-propagation"
+"""How clusters of large graphs are made (clusters.py); for hosts and trainers there is no asking for it."""
+_MANY_EDGES = 2_000_000
+"""Fewer of them METIS cuts into clusters in three seconds; numba compiles for two."""
+_OTHERS = {"semi-external": Need(0, 0, 48), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
 _EVEN = 60
 """Bytes a node of --even."""
 
@@ -65,3 +69,19 @@ def choose(asked: str, *, nodes: int, edges: int, weighted: bool, memory: int) -
             return Choice(name, f"{size} need about {size_words(need)} of {size_words(memory)}")
     why = f"{size} need about {size_words(need)} of memory, more than {size_words(memory)}: they stay on disk"
     return Choice("semi-external", why)
+
+
+def choose_clusters(
+    asked: str, *, nodes: int, edges: int, weighted: bool, memory: int, all_edges: int
+) -> Choice:
+    """The same for clusters, where edges stay on disk or METIS would take long: label propagation.
+
+    `nodes` and `edges` are those of the largest part, `all_edges` those of all.
+    """
+    choice = choose(asked, nodes=nodes, edges=edges, weighted=weighted, memory=memory)
+    if asked not in (AUTO, "semi-external"):
+        return choice
+    if all_edges > _MANY_EDGES:
+        why = f"of {all_edges:,} edges METIS would make no better ones in six times the time"
+        return Choice(PROPAGATION, why)
+    return choice if choice.method == "metis" else Choice(PROPAGATION, choice.why)

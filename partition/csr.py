@@ -21,7 +21,6 @@ CHUNK_EDGES = 1 << 19
 """Edges handled at a time."""
 MAX_NODES = 2**31 - 1
 _MAX_WEIGHT = 2**31 - 1
-_NAMES = ("indptr", "indices", "weights")
 
 Chunks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 """Edges as (int C, int C) arrays of nodes; called twice."""
@@ -104,7 +103,9 @@ def contracted(
     def between() -> Iterator[Records]:
         for first, last in graph.row_ranges():
             entries = graph.entries(first, last)
-            rows, columns = clusters[entries.rows], clusters[entries.columns]
+            # Row by row, not entry by entry: those are looked up all over memory.
+            rows = np.repeat(clusters[first:last], np.diff(graph.indptr[first : last + 1]))
+            columns = clusters[entries.columns]
             keep = rows != columns
             weights = None if entries.weights is None else entries.weights[keep]
             yield Records(rows[keep], columns[keep], weights)
@@ -131,7 +132,7 @@ def induced(graph: DiskGraph, folder: Path, members: np.ndarray) -> DiskGraph:
     """
     place = np.full(graph.nodes, -1, dtype=np.int32)
     place[members] = np.arange(len(members), dtype=np.int32)
-    with _Writer(folder) as writer:
+    with RowWriter(folder) as writer:
         for first, last in graph.row_ranges():
             low, high = np.searchsorted(members, (first, last))
             if low == high:
@@ -149,47 +150,49 @@ def induced(graph: DiskGraph, folder: Path, members: np.ndarray) -> DiskGraph:
 def _from_records(
     folder: Path, nodes: int, source: Callable[[], Iterable[Records]], range_records: int
 ) -> DiskGraph:
-    with _Writer(folder) as writer:
+    with RowWriter(folder) as writer:
         for first, last, keys, weights in in_order(folder, nodes, source, range_records=range_records):
             degrees = np.bincount((keys >> 32) - first, minlength=last - first)
             writer.append(degrees, (keys & 0xFFFFFFFF).astype(np.int32), weights)
     return writer.graph()
 
 
-class _Writer:
-    """The files of a graph, row after row; weights are kept only where one is not 1."""
+class RowWriter:
+    """The files of a graph, row after row; weights are kept only where one is not 1. `folder` is made."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._folder = folder
-        self._files: list[IO[bytes]] = [(folder / name).open("wb") for name in _NAMES]
+        self._indptr, self._indices = ((folder / name).open("wb") for name in ("indptr", "indices"))
+        self._weights: IO[bytes] | None = None
         self._entries = 0
-        self._weighted = False
-        _put(self._files[0], np.zeros(1, dtype=np.int64))
+        _put(self._indptr, np.zeros(1, dtype=np.int64))
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> RowWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files:
-            file.close()
+        for file in (self._indptr, self._indices, self._weights):
+            if file is not None:
+                file.close()
 
     def append(self, degrees: np.ndarray, indices: np.ndarray, weights: np.ndarray | None) -> None:
         """The next rows: entries of each, and all their neighbours."""
-        _put(self._files[0], self._entries + np.cumsum(degrees, dtype=np.int64))
-        _put(self._files[1], indices)
-        if weights is None:
-            weights = np.ones(len(indices), dtype=np.int32)
-        self._weighted = self._weighted or bool((weights != 1).any())
-        _put(self._files[2], np.minimum(weights, _MAX_WEIGHT).astype(np.int32))
+        _put(self._indptr, self._entries + np.cumsum(degrees, dtype=np.int64))
+        _put(self._indices, indices)
+        if self._weights is None and weights is not None and (weights != 1).any():
+            self._weights = (self._folder / "weights").open("wb")
+            for first in range(0, self._entries, CHUNK_EDGES):
+                _put(self._weights, np.ones(min(CHUNK_EDGES, self._entries - first), dtype=np.int32))
+        if self._weights is not None:
+            given = np.ones(len(indices), np.int32) if weights is None else np.minimum(weights, _MAX_WEIGHT)
+            _put(self._weights, given.astype(np.int32, copy=False))
         self._entries += len(indices)
 
     def graph(self) -> DiskGraph:
         """What was written; the files are closed by then."""
-        if not self._weighted:
-            (self._folder / "weights").unlink()
         return open_graph(self._folder)
 
 

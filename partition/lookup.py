@@ -1,7 +1,8 @@
-"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory: by Arrow or by DuckDB.
+"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory: by place, Arrow or DuckDB.
 
-Owns which of the two: Arrow's hash table where it fits in half of the memory, else DuckDB's joins and sorts,
-which go to disk. Both give the same. Never says what is wrong with an id.
+Owns which of them: a table of all numbers from the lowest id to the highest where most of these are ids,
+Arrow's hash table where it fits in half of the memory, else DuckDB's joins and sorts, which go to disk. All
+give the same. Never says what is wrong with an id.
 Shape letters: N ids.
 """
 
@@ -26,6 +27,8 @@ _HASHED_BYTES = 120
 """Of an id in Arrow's table while it grows, its text apart: 87 to 110 with 1.6 and 20 million ids."""
 _SMALL_BYTES = 64 << 20
 """A table of this size is taken whatever the limit; importing DuckDB takes as much."""
+_SPARSE = 4
+"""Numbers for each id at most, where ids are looked up by place: 16 bytes an id."""
 _ROWS = 1 << 16
 _FULL_BYTES = 64 << 20
 """With less than this free, DuckDB's failure is put down to a full disk."""
@@ -37,6 +40,9 @@ def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.
     `ids` are int64 or large_string N, each once; keys are of that type.
     """
     asked = ids.type
+    if (span := _span(ids)) is not None:
+        yield from _by_place(ids, keys, span)
+        return
     if _fits(ids, room):
         yield from _by_arrow(ids, keys)
         return
@@ -52,9 +58,10 @@ def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.
 
 def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
     """int64, ascending: rows of ids that an earlier row has as well; in pieces."""
-    if _fits(ids, room):
+    span = _span(ids)
+    if span is not None or _fits(ids, room):
         first = 0
-        for found in _by_arrow(ids, pieces(ids)):
+        for found in _by_arrow(ids, pieces(ids)) if span is None else _by_place(ids, pieces(ids), span):
             yield first + np.flatnonzero(found != np.arange(first, first + len(found)))
             first += len(found)
         return
@@ -78,6 +85,29 @@ def pieces(ids: pa.Array) -> Iterator[pa.Array]:
 
 def _fits(ids: pa.Array, room: Room) -> bool:
     return room.folder is None or len(ids) * _HASHED_BYTES + ids.nbytes <= max(room.memory // 2, _SMALL_BYTES)
+
+
+def _span(ids: pa.Array) -> tuple[int, int] | None:
+    """(lowest id, how many numbers there are up to the highest), if most of these are ids."""
+    if ids.type != pa.int64() or not len(ids):
+        return None
+    found = pc.min_max(ids)
+    low, high = found["min"].as_py(), found["max"].as_py()
+    return (low, high - low + 1) if high - low < _SPARSE * len(ids) else None
+
+
+def _by_place(ids: pa.Array, keys: Iterable[pa.Array], span: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The first place of each key, by a table of all numbers of the span, and one for whatever is outside."""
+    low, count = span
+    places = np.full(count + 1, -1, dtype=np.int32 if len(ids) <= np.iinfo(np.int32).max else np.int64)
+    # Backwards, so that of an id that is there twice the first place stays.
+    for start in reversed(range(0, len(ids), _ROWS)):
+        numbers = ids.slice(start, _ROWS).to_numpy() - low
+        places[numbers[::-1]] = np.arange(start, start + len(numbers))[::-1]
+    for key in keys:
+        numbers = key.to_numpy() - low  # where that overflows, the key is outside as well
+        inside = (numbers >= 0) & (numbers < count)
+        yield places[np.where(inside, numbers, count)].astype(np.int64)
 
 
 def _by_arrow(ids: pa.Array, keys: Iterable[pa.Array]) -> Iterator[np.ndarray]:

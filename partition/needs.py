@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
-from partition.choose import choose, need_of
+from partition.choose import PROPAGATION, choose, choose_clusters, need_of
 from partition.survey import TableSurvey
 
 
@@ -79,7 +80,13 @@ SECONDS = {
     "ingest": Costs(edges=0.5e-6, nodes=1.5e-6, text_bytes=5e-9, feature_bytes=4e-9),
     "writing": Costs(stored_edges=0.2e-6, nodes=0.3e-6, feature_bytes=4e-9, tokens=1e-8),
 }
-CUT_SECONDS = {"metis": 1.5e-6, "kaminpar": 1.6e-6, "semi-external": 0.9e-6, "random": 0.1e-6}
+CUT_SECONDS = {
+    "metis": 1.5e-6,
+    "kaminpar": 1.6e-6,
+    "semi-external": 0.9e-6,
+    "random": 0.1e-6,
+    PROPAGATION: 0.25e-6,
+}
 """Of an edge, for each level; docs/partitioning.md."""
 TEXT_SECONDS = 0.2e-3
 """Of a text where none was tried; Debian's descriptions: 11 s for 61,000."""
@@ -156,7 +163,10 @@ def levels_of(sizes: Sizes, options: Options) -> tuple[Level, ...]:
         if blocks <= 1:
             continue
         nodes, edges = round(sizes.nodes / pieces), round(sizes.edges / pieces)
-        choice = choose(options.method, nodes=nodes, edges=edges, weighted=True, memory=options.memory)
+        choose_level = choose
+        if level == "clusters":
+            choose_level = partial(choose_clusters, all_edges=round(sizes.edges))
+        choice = choose_level(options.method, nodes=nodes, edges=edges, weighted=True, memory=options.memory)
         even = options.even and level != "clusters"
         need = need_of(choice.method, nodes=nodes, edges=edges, weighted=True, even=even)
         found.append(Level(level, choice.method, choice.why, need, round(sizes.edges)))

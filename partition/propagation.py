@@ -30,7 +30,7 @@ def most_neighbours(graph: DiskGraph) -> int:
     return int(np.diff(graph.indptr).max(initial=0))
 
 
-@njit
+@njit(nogil=True)
 def _hash(seed, node):  # type: ignore[no-untyped-def]
     """64 bits of splitmix64."""
     value = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(node)
@@ -39,7 +39,7 @@ def _hash(seed, node):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit
+@njit(nogil=True)
 def gather(indptr, indices, weights, labels, node, score, touched):  # type: ignore[no-untyped-def]
     """Adds a node's edges up by the label of the other end; number of labels, listed in `touched`."""
     count = 0
@@ -52,39 +52,73 @@ def gather(indptr, indices, weights, labels, node, score, touched):  # type: ign
     return count
 
 
-@njit
+@njit(nogil=True)
+def best_cluster(  # type: ignore[no-untyped-def]
+    indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
+):
+    """The neighbouring cluster with most of a node's edges and room for it, or its own. Ties are drawn."""
+    count = gather(indptr, indices, weights, labels, node, score, touched)
+    own = labels[node]
+    weight = node_weights[node]
+    best, most, draw = own, score[own], _hash(seed, node)
+    for place in range(count):
+        label = touched[place]
+        found = score[label]
+        score[label] = 0
+        if label == own or found < most or heft[label] + weight > limit:
+            continue
+        if found == most and (best == own or _hash(draw, label) < _hash(draw, best)):
+            continue
+        best, most = label, found
+    return best
+
+
+@njit(nogil=True)
 def cluster_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed
 ):
     """Each node goes to the neighbouring cluster with most of its edges and room for it; moves made.
 
     Changes `labels`, int32 N, and `heft`, int64 N, what each cluster weighs. `score`, int64 N, is 0 before
-    and after, `touched` has room for the highest degree. Ties are drawn.
+    and after, `touched` has room for the highest degree.
     """
     moved = 0
     for node in range(len(indptr) - 1):
-        count = gather(indptr, indices, weights, labels, node, score, touched)
+        best = best_cluster(
+            indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
+        )
         own = labels[node]
-        weight = node_weights[node]
-        best, most, draw = own, score[own], _hash(seed, node)
-        for place in range(count):
-            label = touched[place]
-            found = score[label]
-            score[label] = 0
-            if label == own or found < most or heft[label] + weight > limit:
-                continue
-            if found == most and (best == own or _hash(draw, label) < _hash(draw, best)):
-                continue
-            best, most = label, found
         if best != own:
-            heft[own] -= weight
-            heft[best] += weight
+            heft[own] -= node_weights[node]
+            heft[best] += node_weights[node]
             labels[node] = best
             moved += 1
     return moved
 
 
-@njit
+@njit(nogil=True)
+def look_scan(  # type: ignore[no-untyped-def]
+    indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, first, last, wanted
+):
+    """Where nodes from `first` to before `last` would go, into `wanted`, int32; nothing is moved."""
+    for node in range(first, last):
+        wanted[node - first] = best_cluster(
+            indptr, indices, weights, node_weights, labels, heft, score, touched, limit, seed, node
+        )
+
+
+@njit(nogil=True)
+def move_scan(node_weights, labels, heft, limit, first, last, wanted):  # type: ignore[no-untyped-def]
+    """Moves these nodes one after the other, where there is room still and the cluster is not left by all."""
+    for node in range(first, last):
+        own, best, weight = labels[node], wanted[node - first], node_weights[node]
+        if best != own and heft[best] > 0 and heft[best] + weight <= limit:
+            heft[own] -= weight
+            heft[best] += weight
+            labels[node] = best
+
+
+@njit(nogil=True)
 def gather_lone(indptr, node_weights, labels, heft, limit):  # type: ignore[no-untyped-def]
     """Nodes without edges share clusters of up to `limit`: nothing else would ever merge them."""
     open_label = -1
@@ -100,7 +134,7 @@ def gather_lone(indptr, node_weights, labels, heft, limit):  # type: ignore[no-u
             open_label = node
 
 
-@njit
+@njit(nogil=True)
 def refine_scan(  # type: ignore[no-untyped-def]
     indptr, indices, weights, node_weights, block, load, score, touched, limit
 ):
@@ -135,7 +169,7 @@ def refine_scan(  # type: ignore[no-untyped-def]
     return moved
 
 
-@njit
+@njit(nogil=True)
 def unload(node_weights, block, load, limit):  # type: ignore[no-untyped-def]
     """Takes nodes out of blocks that are over the limit still, into the lightest block; nodes moved."""
     moved = 0

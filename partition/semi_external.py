@@ -1,6 +1,6 @@
 """A cut of a graph whose edges do not fit in memory: clusters, the graph of clusters, its cut, refinement.
 
-Owns the levels and their limits. In memory: about 40 bytes a node, the size-bounded graph of clusters, and
+Owns the levels and their limits. In memory: about 50 bytes a node, the size-bounded graph of clusters, and
 METIS on that. Edges are scanned in their files.
 Shape letters: N nodes, K blocks.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from partition import propagation
 from partition.csr import DiskGraph, contracted
 from partition.methods import metis, most_weight
+from partition.scans import cluster_scans
 
 CLUSTER_SCANS = 4
 REFINE_SCANS = 3
@@ -46,14 +47,7 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.nda
 def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int]:
     """(int32 N, cluster of each node; number of clusters)."""
     limit = max(int(weights.sum()) // (blocks * CLUSTERS_OF_A_BLOCK), 1)
-    labels = np.arange(graph.nodes, dtype=np.int32)
-    heft = weights.copy()
-    score = np.zeros(graph.nodes, dtype=np.int64)
-    touched = np.empty(propagation.most_neighbours(graph), dtype=np.int32)
-    rows = (graph.indptr, graph.indices, propagation.edge_weights(graph))
-    for scan in range(CLUSTER_SCANS):
-        draw = (seed & 0x7FFFFFFF) * CLUSTER_SCANS + scan
-        propagation.cluster_scan(*rows, weights, labels, heft, score, touched, limit, draw)
+    labels, heft = cluster_scans(graph, weights, limit, seed, CLUSTER_SCANS)
     propagation.gather_lone(graph.indptr, weights, labels, heft, limit)
     used = np.zeros(graph.nodes, dtype=np.int32)
     used[labels] = 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -16,6 +17,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+
+from partition.csr import DiskGraph, build
 
 WORDS = ("graph", "node", "edge", "text", "model")
 
@@ -216,3 +219,16 @@ def _cited(rng: random.Random, paper: int, size: int, count: int) -> int:
     if rng.random() < 1 / 6:
         return rng.randrange(count)
     return paper // size * size + rng.randrange(size)
+
+
+def planted(folder: Path, *, groups: int, size: int, seed: int = 0) -> tuple[DiskGraph, np.ndarray]:
+    """(graph, group of each node): ten edges a node, nine of them inside its group; numbers tell nothing."""
+    rng = np.random.default_rng(100 + seed)  # not the method's: "random" would find the groups
+    nodes = groups * size
+    group = rng.permutation(nodes) // size
+    members = np.argsort(group, kind="stable").reshape(groups, size)
+    left = np.repeat(np.arange(nodes), 10)
+    inside = rng.random(len(left)) < 0.9
+    near = members[group[left], rng.integers(0, size, len(left))]
+    right = np.where(inside, near, rng.integers(0, nodes, len(left)))
+    return build(folder, nodes, lambda: [(left, right)]), group

@@ -60,5 +60,5 @@ def test_the_limit_is_not_part_of_the_id_but_the_methods_are_told(tmp_path: Path
         found[limit] = PartitionManifest.load(result.path)
     assert found["1GiB"].id == found["1"].id
     methods = {limit: {m["method"] for m in manifest.stats["methods"]} for limit, manifest in found.items()}
-    assert methods == {"1GiB": {"metis"}, "1": {"semi-external"}}
+    assert methods == {"1GiB": {"metis"}, "1": {"semi-external", "label-propagation"}}
     assert all("GiB" in m["why"] for m in found["1GiB"].stats["methods"])

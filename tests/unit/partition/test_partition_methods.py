@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from partition_graphs import planted
 
 from partition import semi_external
 from partition.assign import assign
@@ -20,19 +21,6 @@ from partition.propagation import cluster_scan, edge_weights, gather_lone, most_
 NOT_BY_CHANCE = [name for name in METHODS if name != "random"]
 REPEATABLE = [name for name in METHODS if name != "kaminpar"]
 """KaMinPar 3.7.3 reads memory that it never wrote, so that one cut in thirty is another one."""
-
-
-def planted(folder: Path, *, groups: int, size: int, seed: int = 0) -> tuple[DiskGraph, np.ndarray]:
-    """(graph, group of each node): ten edges a node, nine of them inside its group; numbers tell nothing."""
-    rng = np.random.default_rng(100 + seed)  # not the method's: "random" would find the groups
-    nodes = groups * size
-    group = rng.permutation(nodes) // size
-    members = np.argsort(group, kind="stable").reshape(groups, size)
-    left = np.repeat(np.arange(nodes), 10)
-    inside = rng.random(len(left)) < 0.9
-    near = members[group[left], rng.integers(0, size, len(left))]
-    right = np.where(inside, near, rng.integers(0, nodes, len(left)))
-    return build(folder, nodes, lambda: [(left, right)]), group
 
 
 def cut_edges(graph: DiskGraph, block: np.ndarray) -> int:

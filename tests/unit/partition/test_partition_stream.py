@@ -27,7 +27,8 @@ from partition.storage import InputFolder
 from partition.tables import EdgeTable, GraphTables, load_tables, table_files
 
 SPLIT_CODES = {name: code for code, name in enumerate(SPLITS)} | {"val": 1}
-LOOKUPS = ("arrow", "duckdb")
+EXTREMES = (-(2**63), 2**63 - 1)
+LOOKUPS = ("place", "arrow", "duckdb")
 
 
 @contextlib.contextmanager
@@ -37,6 +38,7 @@ def small_pieces(*, by: str = "arrow") -> Iterator[None]:
         patch.setattr(importers, "_BATCH_ROWS", 4)
         patch.setattr(rows, "PIECE_ROWS", 3)
         patch.setattr(lookup, "_ROWS", 5)
+        patch.setattr(lookup, "_SPARSE", 100 if by == "place" else 0)
         patch.setattr(lookup, "_SMALL_BYTES", -1 if by == "duckdb" else 1 << 30)
         yield
 
@@ -149,10 +151,10 @@ def test_pieces_of_several_files_make_the_whole_tables(
 @settings(max_examples=25, deadline=None)
 @given(
     ids=st.lists(st.integers(-5, 30)),
-    keys=st.lists(st.lists(st.integers(-5, 40), max_size=9), max_size=4),
+    keys=st.lists(st.lists(st.integers(-5, 40) | st.sampled_from(EXTREMES), max_size=9), max_size=4),
     texts=st.booleans(),
 )
-def test_both_ways_to_look_ids_up_find_what_a_dictionary_finds(
+def test_all_ways_to_look_ids_up_find_what_a_dictionary_finds(
     ids: list[int], keys: list[list[int]], texts: bool
 ) -> None:
     def column(values: list[int]) -> pa.Array:
