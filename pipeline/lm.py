@@ -7,6 +7,7 @@ L tokens of the longest, T tokens over all texts, D width, K masked tokens, V vo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ class TextEncoder(nn.Module):
                 hint="leave out the mlm stage or use a masked LM",
             )
         return int(self.tokenizer.mask_token_id)
+
+    def form(self) -> str:
+        """What a text's vector depends on besides weights and tokens, as text."""
+        config = {
+            name: value for name, value in self.base.config.to_dict().items() if name != "_name_or_path"
+        }
+        return json.dumps([self.pooling, self.forward_bf16, config], sort_keys=True, default=str)
 
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
         """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""
