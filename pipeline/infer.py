@@ -50,7 +50,7 @@ class Inference:
         whose kept texts count; `alive` is called now and then."""
         self._graph, self._model, self._inputs, self._texts = graph, model, inputs, texts
         self._parts, self._device, self._alive = parts, device, alive
-        self._runs, self._text_version = runs, ""
+        self._runs, self._text_version, self._kept_version = runs, "", ""
         self.encoded_texts = 0
         """Texts that this trainer has encoded so far."""
 
@@ -86,16 +86,18 @@ class Inference:
             missing.append(ids[~found])
         return torch.cat(missing)
 
-    def keep_texts(self, version: str, node_types: Sequence[str]) -> None:
+    def keep_texts(self, version: str, node_types: Sequence[str]) -> bool:
         """Leave the embeddings of some types in the run's folder, if all that is stored is of this `version`
-        of the LM."""
-        if version != self._text_version:
-            return
+        of the LM. Whether that was done now."""
+        if version != self._text_version or version == self._kept_version:
+            return False
         for node_type in node_types:
             for part in self._parts:
                 if not is_kept(self._runs[0], version, node_type, part):
                     self._keep_part(version, node_type, part)
         self._meet()
+        self._kept_version = version
+        return True
 
     def _keep_part(self, version: str, node_type: str, part: int) -> None:
         first, _ = self._graph.manifest.part_range(node_type, part)

@@ -25,6 +25,12 @@ def host_bytes(manifest: PartitionManifest, widths: Mapping[str, int]) -> int:
     return max(of(host) for host in range(manifest.hosts))
 
 
+def disk_bytes(plan: TrainPlan, manifest: PartitionManifest, widths: Mapping[str, int]) -> dict[str, int]:
+    """Of all texts' embeddings, by type; without the types that `cache.checkpoint_gib` keeps off the disk."""
+    sizes = {name: 8 * words(width) * manifest.node_type(name).count for name, width in widths.items()}
+    return {name: size for name, size in sizes.items() if size <= plan.cache.checkpoint_gib * _GIB}
+
+
 def text_share(plan: TrainPlan, manifest: PartitionManifest, widths: Mapping[str, int]) -> float:
     """The share of each type's texts that `cache.host_gib` has room for, 1 for all of them.
 

@@ -23,15 +23,14 @@ def store_texts(trainer: Trainer, *, budget: int, frozen: bool) -> None:
     started = time.monotonic()
     stamp = trainer.cache.stamp if trainer.cache else Stamp(model_number(trainer.lm_version), 0)
     counts = trainer.inference.encode_texts(version=trainer.lm_version, stamp=stamp, budget=budget)
-    if not counts:
-        return
-    if trainer.cache is not None:
-        trainer.cache.read_stamps()
-    totals = torch.tensor(list(counts.values()))
-    torch.distributed.all_reduce(totals)
-    texts = dict(zip(counts, totals.tolist(), strict=True))
-    trainer.record.event("texts", texts=texts, seconds=time.monotonic() - started)
-    _tell(trainer, texts, hoped=frozen and len(runs_to_search(trainer.plan, trainer.run)) > 1)
+    if counts:
+        if trainer.cache is not None:
+            trainer.cache.read_stamps()
+        totals = torch.tensor(list(counts.values()))
+        torch.distributed.all_reduce(totals)
+        texts = dict(zip(counts, totals.tolist(), strict=True))
+        trainer.record.event("texts", texts=texts, seconds=time.monotonic() - started)
+        _tell(trainer, texts, hoped=frozen and len(runs_to_search(trainer.plan, trainer.run)) > 1)
     if frozen:
         keep_stored_texts(trainer)
 
@@ -41,8 +40,8 @@ def keep_stored_texts(trainer: Trainer) -> None:
     that are too large for a checkpoint are left out, and named."""
     left_out = trainer.left_out_of_checkpoints
     kept = [name for name in trainer.texts if name not in left_out]
-    trainer.inference.keep_texts(trainer.lm_version, kept)
-    for name in left_out if trainer.has_room else ():
+    done = trainer.inference.keep_texts(trainer.lm_version, kept)
+    for name in left_out if done else ():
         size = f"{trainer.texts[name].bytes / 2**30:.2f} GiB"
         limit = f"cache.checkpoint_gib = {trainer.plan.cache.checkpoint_gib:g}"
         _say(trainer, f"text embeddings of {name} ({size}) are not kept for later runs: {limit}")
