@@ -77,11 +77,13 @@ class Inference:
 
     def _take_over(self, node_type: str, part: int, kept: KeptTexts, stamp: Stamp) -> Tensor:
         """Store those of a part's texts that are kept; int64, ids of the others."""
+        start, end = self._graph.manifest.part_range(node_type, part)
         if kept.empty:
-            return torch.arange(*self._graph.manifest.part_range(node_type, part))
+            return torch.arange(start, end)
         missing = [torch.zeros(0, dtype=torch.int64)]
         for ids in self._of_part(node_type, part, TEXTS):
-            found, rows = kept.find(self._graph.tokens(node_type, ids))
+            tokens = self._graph.tokens(node_type, ids)
+            found, rows = kept.find(tokens, part=part, first=int(ids[0]) - start)
             self._texts[node_type].write(ids[found], rows, stamp)
             missing.append(ids[~found])
         return torch.cat(missing)
@@ -100,17 +102,12 @@ class Inference:
         return True
 
     def _keep_part(self, version: str, node_type: str, part: int) -> None:
-        first, _ = self._graph.manifest.part_range(node_type, part)
         table, hashes = self._texts[node_type], [torch.zeros(0, 2, dtype=torch.int64)]
         for ids in self._of_part(node_type, part, TEXTS):
             hashes.append(text_hashes(self._graph.tokens(node_type, ids)))
-
-        def read(positions: Tensor) -> Tensor:
-            self._alive()
-            return table.read(first + positions)
-
+        blocks = (table.read(ids) for ids in self._of_part(node_type, part, TEXTS))
         place = self._runs[0], version, node_type, part
-        keep_texts(*place, hashes=torch.cat(hashes), width=table.width, read=read)
+        keep_texts(*place, hashes=torch.cat(hashes), blocks=blocks, width=table.width)
 
     def forget_texts(self) -> None:
         """To be called when stored embeddings were overwritten by others than those of one model."""

@@ -35,7 +35,7 @@ def disk_use(
     kept_bytes: int,
 ) -> DiskUse:
     """`steps` of all stages together; `most_trained`: parameters that the largest stage trains; `kept_bytes`:
-    text embeddings for later runs, no text like another one.
+    text embeddings for later runs.
 
     A new checkpoint is whole before an old one is deleted, hence one more of each kind.
     """

@@ -17,6 +17,7 @@ from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sampl
 from pipeline.cost.passes import evaluations, judges_whole_graph, passes
 from pipeline.cost.trial import Trial, Trials
 from pipeline.forward_trial import forward_trial
+from pipeline.kept_texts import INDEX_BYTES
 from pipeline.model import LMGNN, TEXT_ONLY, text_types
 from pipeline.room import disk_bytes, host_bytes, text_share
 
@@ -56,7 +57,8 @@ class StageCosts:
         widths = {name: self.model.text.of(name).width for name in text_types(self.manifest)}
         on_disk = disk_bytes(self.plan, self.manifest, widths)
         whole = passes(self.plan, counts, keeps=on_disk.keys() == widths.keys())
-        self.kept_bytes = whole.kept * sum(on_disk.values())
+        texts = sum(self.manifest.node_type(name).count for name in on_disk)
+        self.kept_bytes = whole.kept * (sum(on_disk.values()) + INDEX_BYTES * texts)
         stages = [
             self._stage(stage, trial, counts[stage.name], whole.stages[stage.name]) for stage, trial in pairs
         ]
