@@ -100,15 +100,19 @@ class Trainer:
     @property
     def lm_version(self) -> str:
         """A hash of all that a text's embedding depends on but its tokens: the LM's weights, its architecture
-        and how texts run. Stages, and runs, that share an LM share stored text embeddings too."""
+        and how texts run. Stages, and runs, that share an LM share stored text embeddings too. That of rank 0
+        holds for all, whose weights may differ in their last bits. A collective call after a change."""
         if not self._lm_version:
-            digest = hashlib.blake2b(digest_size=16)
-            for weight in self.model.text.state_dict().values():
-                digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            for encoder in self.model.text.distinct():
-                digest.update(encoder.form().encode())
-            self._lm_version = digest.hexdigest()
+            self._lm_version = self.gather(self._lm_hash() if self.rank == 0 else "")[0]
         return self._lm_version
+
+    def _lm_hash(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for weight in self.model.text.state_dict().values():
+            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        for encoder in self.model.text.distinct():
+            digest.update(encoder.form().encode())
+        return digest.hexdigest()
 
     def lm_changed(self) -> None:
         """To be called after every change of the LM's weights."""
