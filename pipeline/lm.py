@@ -27,6 +27,9 @@ from pipeline.lm_work import LMWork, one_pass
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
+_SET_BY_SAVING = ("_name_or_path", "architectures", "dtype")
+"""Entries that save_pretrained writes into the live configuration; the weights have the dtype."""
+
 
 def _nothing() -> None:
     """Nobody waits for a sign of life."""
@@ -78,9 +81,8 @@ class TextEncoder(nn.Module):
 
     def form(self) -> str:
         """What a text's vector depends on besides weights and tokens, as text."""
-        config = {
-            name: value for name, value in self.base.config.to_dict().items() if name != "_name_or_path"
-        }
+        config = self.base.config.to_dict()
+        config = {name: value for name, value in config.items() if name not in _SET_BY_SAVING}
         return json.dumps([self.pooling, self.forward_bf16, config], sort_keys=True, default=str)
 
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ class Trainer:
     def lm_version(self) -> str:
         """A hash of all that a text's embedding depends on but its tokens: the LM's weights, its architecture
         and how texts run. Stages, and runs, that share an LM share stored text embeddings too. That of rank 0
-        holds for all, whose weights may differ in their last bits. A collective call after a change."""
+        holds for all, so that all take the same branch. A collective call after a change."""
         if not self._lm_version:
             self._lm_version = self.gather(self._lm_hash() if self.rank == 0 else "")[0]
         return self._lm_version

@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from toy import write_lm
 
 from pipeline.batch import Ragged
-from pipeline.config import GraphPlan, StagePlan, TaskPlan, TrainPlan
+from pipeline.config import GraphPlan, ModelPlan, StagePlan, TaskPlan, TrainPlan
 from pipeline.kept_texts import KeptTexts, is_kept, keep_texts, runs_to_search, text_hashes
+from pipeline.lm import TextEncoder
 from pipeline.records import words
 
 WIDTH = 6
@@ -131,3 +133,13 @@ def test_a_run_searches_its_own_folder_and_those_that_its_stages_start_from() ->
     tasks = {"cites": TaskPlan(relations=("cites",))}
     plan = TrainPlan("p", GraphPlan("g"), tasks, tuple(stages))
     assert runs_to_search(plan, Path("/runs/y")) == [Path("/runs/y"), Path("/runs/x")]
+
+
+def test_saving_a_language_model_does_not_change_its_form(tmp_path: Path) -> None:
+    """The trainer that exports it would else look for its texts elsewhere."""
+    encoder = TextEncoder.from_plan(ModelPlan(lm=str(write_lm(tmp_path / "lm"))))
+    before = encoder.form()
+    encoder.save(tmp_path / "saved")
+    assert encoder.form() == before
+    encoder.pooling = "cls"
+    assert encoder.form() != before
