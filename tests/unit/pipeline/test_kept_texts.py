@@ -137,7 +137,7 @@ def test_a_run_searches_its_own_folder_and_those_that_its_stages_start_from() ->
 
 def test_saving_a_language_model_does_not_change_its_form(tmp_path: Path) -> None:
     """The trainer that exports it would else look for its texts elsewhere."""
-    encoder = TextEncoder.from_plan(ModelPlan(lm=str(write_lm(tmp_path / "lm"))))
+    encoder = TextEncoder.from_plan(ModelPlan(lm=str(write_lm(tmp_path / "lm")), max_length=12))
     before = encoder.form()
     encoder.save(tmp_path / "saved")
     assert encoder.form() == before
