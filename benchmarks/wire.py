@@ -37,7 +37,6 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from hosts import run_on_hosts
 from lm_cost import ANYWHERE, HALF, HOSTS, LABOR, MAX_LENGTH, TARGETS, Setting, UniformTargets
-from runs import read_json, steps, write_json
 
 from partition.build import GRAPH_FILE, BuildOptions, build
 from partition.manifest import PartitionManifest
@@ -47,6 +46,7 @@ from pipeline.cost.replay import BatchCost
 from pipeline.cost.trial import Trials
 from pipeline.model import LMGNN
 from pipeline.start.init import read_schema
+from runs import read_json, steps, write_json
 
 HERE = Path(__file__).resolve().parent
 LAYERS = 2

@@ -1,11 +1,11 @@
-"""Numbers in files: appended piece by piece, then mapped, so that they may be larger than memory.
+"""Numbers in files: written piece by piece, then mapped, so that they may be larger than memory.
 
 Owns how such a file is written and mapped. Knows nothing of what the numbers are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,20 @@ def mapped(path: Path, dtype: Any) -> np.ndarray:
     if path.stat().st_size:
         return np.asarray(np.memmap(path, dtype, mode="c"))
     return np.zeros(0, dtype=dtype)  # nothing can be mapped of an empty file
+
+
+def write_npy(path: Path, dtype: Any, shape: Sequence[int], blocks: Iterable[np.ndarray]) -> None:
+    """A NumPy file of an array that comes as blocks of rows, all together of that shape; OSError with ENOSPC
+    if the disk is full."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": tuple(shape),
+    }
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
 
 
 def gathered(path: Path, values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from partition.arrays import gathered, pieces
+from partition.arrays import gathered, pieces, write_npy
 from partition.dgl_files import save_features, save_graph
 from partition.errors import UsageError
 from partition.layout import Layout, graph_json, key_of, layout_of
@@ -146,15 +146,8 @@ def _write_tokens(part: Path, graph: StoredGraph, layout: Layout, host: int) -> 
             np.save(path, offsets)
         if (path := part / "tokens" / f"{name}.values.npy").exists():
             continue
-        header = {
-            "descr": np.lib.format.dtype_to_descr(lists.values.dtype),
-            "fortran_order": False,
-            "shape": (int(offsets[-1]),),
-        }
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for mine in pieces(0, len(rows), _TEXTS):
-                file.write(lists.select(rows[mine]).values.tobytes())
+        blocks = (lists.select(rows[mine]).values for mine in pieces(0, len(rows), _TEXTS))
+        write_npy(path, lists.values.dtype, (int(offsets[-1]),), blocks)
 
 
 def _write_ids(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:

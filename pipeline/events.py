@@ -34,6 +34,7 @@ infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": float() r
   forward_trial  seconds_before, seconds_bf16, cosine, bf16 (forward_trial.py; one for each LM)
   taken_over  model, partition (of another run's stage, on another partition), rows {type: [carried over,
               begun anew]}, heads_anew (tasks whose classes have changed)
+  texts       seconds, texts {type: [taken over from a run, encoded]} of all ranks (a pass over all texts)
   cache_cold  node_types (whose stored embeddings were not in the checkpoint: the cache starts empty)
   checkpoint  name, seconds, bytes
   stage_end   seconds, peak_bytes (resident or device memory of the rank, whichever it trains in)

@@ -48,7 +48,7 @@ def distinct(tokens: Ragged) -> Distinct:
     turn = 0
     while len(rest):  # a second time only if hashes collide
         some = tokens.select(rest)
-        group = _hashes(some, turn).unique(return_inverse=True)[1]
+        group = token_hashes(some, turn).unique(return_inverse=True)[1]
         places = torch.arange(len(rest), device=device)
         leader = places.new_full((int(group.max()) + 1,), len(rest)).scatter_reduce(0, group, places, "amin")
         same = _equal(some, leader[group])
@@ -84,8 +84,9 @@ def sub_batches(lengths: Tensor, budget: int) -> Iterator[Tensor]:
         yield order[len(longest) :]
 
 
-def _hashes(tokens: Ragged, turn: int) -> Tensor:
-    """int64 N: of each list's tokens, their positions and its length."""
+def token_hashes(tokens: Ragged, turn: int) -> Tensor:
+    """int64 N: of each list's tokens, their positions and its length. The same in every process; another
+    one for another `turn`."""
     lengths = tokens.lengths()
     starts = torch.repeat_interleave(tokens.offsets[:-1], lengths)
     position = torch.arange(tokens.values.numel(), device=lengths.device) - starts

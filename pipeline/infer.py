@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from pipeline.batch import Batch
 from pipeline.graph import Graph, Table
 from pipeline.inputs import Inputs
+from pipeline.kept_texts import KeptTexts, is_kept, keep_texts, text_hashes
 from pipeline.known_labels import KnownLabels
 from pipeline.model import LMGNN, GraphEncoder
 from pipeline.records import Stamp
@@ -41,32 +43,75 @@ class Inference:
         parts: Sequence[int],
         device: torch.device,
         *,
+        runs: Sequence[Path],
         alive: Callable[[], None],
     ) -> None:
-        """`texts`: text type -> where text embeddings are stored; `alive` is called now and then."""
+        """`texts`: text type -> where text embeddings are stored; `runs`: this run's folder, then others
+        whose kept texts count; `alive` is called now and then."""
         self._graph, self._model, self._inputs, self._texts = graph, model, inputs, texts
         self._parts, self._device, self._alive = parts, device, alive
-        self._text_version: object = None
+        self._runs, self._text_version, self._kept_version = runs, "", ""
         self.encoded_texts = 0
         """Texts that this trainer has encoded so far."""
 
-    def encode_texts(self, *, version: object, stamp: Stamp, budget: int) -> bool:
-        """Store the embedding of every text with a stamp, `budget` tokens at a time; skipped when
-        `version` says that nothing changed. Whether it was done."""
+    def encode_texts(self, *, version: str, stamp: Stamp, budget: int) -> dict[str, tuple[int, int]]:
+        """Store the embedding of every text with a stamp: those kept by a run as they are, the others
+        encoded, `budget` tokens at a time. Type -> texts of this trainer's parts (taken over, encoded);
+        skipped, and empty, when `version`, that of the LM, says that nothing changed."""
         if version == self._text_version:
-            return False
+            return {}
+        counts = {}
         for node_type, table in self._texts.items():
-            for ids in self._own(node_type, TEXTS):
-                rows = self.encoded(node_type, ids, budget=budget)
-                table.write(int(ids[0]), rows.cpu(), stamp)
-                self.encoded_texts += len(ids)
+            kept, taken, encoded = KeptTexts(self._runs, version, node_type, table.width), 0, 0
+            for part in self._parts:
+                missing = self._take_over(node_type, part, kept, stamp)
+                for ids in missing.split(TEXTS) if len(missing) else ():
+                    table.write(ids, self.encoded(node_type, ids, budget=budget).cpu(), stamp)
+                first, last = self._graph.manifest.part_range(node_type, part)
+                taken, encoded = taken + last - first - len(missing), encoded + len(missing)
+            self.encoded_texts += encoded
+            counts[node_type] = taken, encoded
         self._meet()
         self._text_version = version
+        return counts
+
+    def _take_over(self, node_type: str, part: int, kept: KeptTexts, stamp: Stamp) -> Tensor:
+        """Store those of a part's texts that are kept; int64, ids of the others."""
+        start, end = self._graph.manifest.part_range(node_type, part)
+        if kept.empty:
+            return torch.arange(start, end)
+        missing = [torch.zeros(0, dtype=torch.int64)]
+        for ids in self._of_part(node_type, part, TEXTS):
+            tokens = self._graph.tokens(node_type, ids)
+            found, rows = kept.find(tokens, part=part, first=int(ids[0]) - start)
+            self._texts[node_type].write(ids[found], rows, stamp)
+            missing.append(ids[~found])
+        return torch.cat(missing)
+
+    def keep_texts(self, version: str, node_types: Sequence[str]) -> bool:
+        """Leave the embeddings of some types in the run's folder, if all that is stored is of this `version`
+        of the LM. Whether that was done now."""
+        if version != self._text_version or version == self._kept_version:
+            return False
+        for node_type in node_types:
+            for part in self._parts:
+                if not is_kept(self._runs[0], version, node_type, part):
+                    self._keep_part(version, node_type, part)
+        self._meet()
+        self._kept_version = version
         return True
+
+    def _keep_part(self, version: str, node_type: str, part: int) -> None:
+        table, hashes = self._texts[node_type], [torch.zeros(0, 2, dtype=torch.int64)]
+        for ids in self._of_part(node_type, part, TEXTS):
+            hashes.append(text_hashes(self._graph.tokens(node_type, ids)))
+        blocks = (table.read(ids) for ids in self._of_part(node_type, part, TEXTS))
+        place = self._runs[0], version, node_type, part
+        keep_texts(*place, hashes=torch.cat(hashes), blocks=blocks, width=table.width)
 
     def forget_texts(self) -> None:
         """To be called when stored embeddings were overwritten by others than those of one model."""
-        self._text_version = None
+        self._text_version = ""
 
     @torch.no_grad()
     def encoded(self, node_type: str, ids: Tensor, *, budget: int) -> Tensor:
@@ -146,7 +191,10 @@ class Inference:
         """Ids of this trainer's parts, `rows` at a time; never across parts, so that what is
         computed together does not depend on how many trainers there are."""
         for part in self._parts:
-            first, last = self._graph.manifest.part_range(node_type, part)
-            for start in range(first, last, rows):
-                self._alive()
-                yield torch.arange(start, min(start + rows, last))
+            yield from self._of_part(node_type, part, rows)
+
+    def _of_part(self, node_type: str, part: int, rows: int) -> Iterator[Tensor]:
+        first, last = self._graph.manifest.part_range(node_type, part)
+        for start in range(first, last, rows):
+            self._alive()
+            yield torch.arange(start, min(start + rows, last))

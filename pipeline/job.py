@@ -26,6 +26,7 @@ from pipeline.graph import RowSource
 from pipeline.loop import run_stage
 from pipeline.showcase import Showcase
 from pipeline.stages import STAGES, TaskStage
+from pipeline.stored_texts import keep_stored_texts
 from pipeline.tasks import LinkHead
 from pipeline.trainer import Trainer
 
@@ -127,6 +128,7 @@ def _test(trainer: Trainer, task: str, showcases: dict[str, Showcase], in_memory
         _load_stage(trainer, mine[-1].name)
     rule: TaskStage = STAGES[mine[-1].kind](trainer, mine[-1])
     tables = rule.tables()
+    keep_stored_texts(trainer)
     metrics = rule.judge(tables, "test", 0) | _full_ranking(trainer, task, rule, tables)
     for name, value in metrics.items():
         trainer.record.event("test", task=task, metric=name, value=value)

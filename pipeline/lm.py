@@ -7,6 +7,7 @@ L tokens of the longest, T tokens over all texts, D width, K masked tokens, V vo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from pipeline.lm_files import load_base, load_model, quiet
 from pipeline.lm_work import LMWork, one_pass
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
+
+_SET_BY_SAVING = ("_name_or_path", "architectures", "dtype")
+"""Entries that save_pretrained writes into the live configuration; the weights have the dtype."""
 
 
 def _nothing() -> None:
@@ -74,6 +78,12 @@ class TextEncoder(nn.Module):
                 hint="leave out the mlm stage or use a masked LM",
             )
         return int(self.tokenizer.mask_token_id)
+
+    def form(self) -> str:
+        """What a text's vector depends on besides weights and tokens, as text."""
+        config = self.base.config.to_dict()
+        config = {name: value for name, value in config.items() if name not in _SET_BY_SAVING}
+        return json.dumps([self.pooling, self.forward_bf16, config], sort_keys=True, default=str)
 
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
         """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""

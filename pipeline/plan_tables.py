@@ -220,8 +220,9 @@ class CachePlan:
     that falls on its place, evaluations encode the texts again each time, and gnn_warm, which needs all of
     them, is refused."""
     checkpoint_gib: float = 2.0
-    """Stored embeddings of one type go into checkpoints up to this size; beyond it a resumed joint stage
-    starts with an empty cache, which the log says, and its numbers differ from an unbroken run's."""
+    """Stored embeddings of one type go to the disk up to this size: into checkpoints, and for later runs if
+    their language model stays. Beyond it a resumed joint stage starts with an empty cache, which the log
+    says, and its numbers differ from an unbroken run's; later runs encode all texts."""
 
     def __post_init__(self) -> None:
         check(self.mode in CACHE_MODES, "cache.mode", self.mode, " or ".join(CACHE_MODES))

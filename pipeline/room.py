@@ -53,6 +53,12 @@ def _looks_up(plan: TrainPlan) -> bool:
     return "gnn_warm" in kinds or ("joint" in kinds and plan.cache.mode != "exact")
 
 
+def disk_bytes(plan: TrainPlan, manifest: PartitionManifest, widths: Mapping[str, int]) -> dict[str, int]:
+    """Of all texts' embeddings, by type; without the types that `cache.checkpoint_gib` keeps off the disk."""
+    sizes = {name: 8 * words(width) * manifest.node_type(name).count for name, width in widths.items()}
+    return {name: size for name, size in sizes.items() if size <= plan.cache.checkpoint_gib * _GIB}
+
+
 def text_share(plan: TrainPlan, manifest: PartitionManifest, widths: Mapping[str, int]) -> float:
     """The share of each type's texts that `cache.host_gib` has room for, 1 for all of them.
 

@@ -25,6 +25,7 @@ from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
 from pipeline.sampling import Sampler, sampler_of
 from pipeline.slots import Slots
+from pipeline.stored_texts import store_texts
 from pipeline.targets import Texts, read_texts
 from pipeline.trainer import Trainer
 
@@ -164,7 +165,7 @@ class TaskStage:
         return self.objective.batch(targets, part, key)
 
     def _encode_texts(self) -> None:
-        self._trainer.encode_texts(budget=self._stage.forward_tokens)
+        store_texts(self._trainer, budget=self._stage.forward_tokens, frozen=not self.trains_lm)
 
     def tables(self) -> Mapping[str, RowSource]:
         """What targets are judged on: type -> representation of every node."""

@@ -105,8 +105,8 @@ class TextTable:
             others = self._graph.ids.host_of(self.node_type, ids) != self._graph.host
             self.copies.put(ids[others], records[others])
 
-    def write(self, first: int, rows: Tensor, stamp: Stamp) -> None:
-        """Overwrite the rows of `first`, `first` + 1, ..., which this host must own; there must be a slot
-        for every node."""
+    def write(self, ids: Tensor, rows: Tensor, stamp: Stamp) -> None:
+        """Overwrite the rows (N x D) of distinct nodes (int64 N), which this host must own; there must be a
+        slot for every node."""
         assert self.slots.complete
-        self.records.write(first, pack(rows, first + torch.arange(len(rows)), stamp))
+        self.records.put(ids, pack(rows, ids, stamp))

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from partition.errors import StoreError
-from pipeline.aging import model_number
 from pipeline.batch import Ragged
 from pipeline.cache import EmbeddingCache
 from pipeline.checkpoint import Checkpoint, CheckpointStore
@@ -30,10 +29,10 @@ from pipeline.graph import Embedding, Graph, SparseOptimizer, Table
 from pipeline.hashing import hash_ids, key_of
 from pipeline.infer import Inference
 from pipeline.inputs import Inputs
+from pipeline.kept_texts import runs_to_search
 from pipeline.known_labels import KnownLabels
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
-from pipeline.records import Stamp
 from pipeline.room import copied_share, text_share
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
 from pipeline.texttable import TextTable
@@ -90,6 +89,7 @@ class Trainer:
             self.texts,
             self.parts,
             self.device,
+            runs=runs_to_search(self.plan, self.run),
             alive=lambda: self.record.heartbeat("evaluate"),
         )
         self.checkpoints = self._store(self.run / "checkpoints", self.plan.engine.checkpoints_kept)
@@ -102,15 +102,20 @@ class Trainer:
 
     @property
     def lm_version(self) -> str:
-        """A hash of the LM's weights and of how texts run, for which stored text embeddings are valid:
-        stages that share an LM share them too."""
+        """A hash of all that a text's embedding depends on but its tokens: the LM's weights, its architecture
+        and how texts run. Stages, and runs, that share an LM share stored text embeddings too. That of rank 0
+        holds for all, so that all take the same branch. A collective call after a change."""
         if not self._lm_version:
-            digest = hashlib.blake2b(digest_size=16)
-            for weight in self.model.text.state_dict().values():
-                digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            digest.update(repr([encoder.forward_bf16 for encoder in self.model.text.distinct()]).encode())
-            self._lm_version = digest.hexdigest()
+            self._lm_version = self.gather(self._lm_hash() if self.rank == 0 else "")[0]
         return self._lm_version
+
+    def _lm_hash(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for weight in self.model.text.state_dict().values():
+            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        for encoder in self.model.text.distinct():
+            digest.update(encoder.form().encode())
+        return digest.hexdigest()
 
     def lm_changed(self) -> None:
         """To be called after every change of the LM's weights."""
@@ -120,13 +125,6 @@ class Trainer:
     def has_room(self) -> bool:
         """Whether the embeddings of all texts can be stored."""
         return all(table.slots.complete for table in self.texts.values())
-
-    def encode_texts(self, *, budget: int) -> None:
-        """Store the embedding of every text under the LM as it is, unless that has been done."""
-        stamp = self.cache.stamp if self.cache else Stamp(model_number(self.lm_version), 0)
-        written = self.inference.encode_texts(version=self.lm_version, stamp=stamp, budget=budget)
-        if written and self.cache is not None:
-            self.cache.read_stamps()
 
     def known_labels(self, task: str) -> KnownLabels | None:
         """What the task's training targets tell of their neighbours, if it asks for it. A collective

@@ -11,7 +11,7 @@ from partition.manifest import PartitionManifest
 from pipeline.config import TaskPlan, TrainPlan
 from pipeline.cost.figures import DiskUse
 from pipeline.model import LMGNN, TEXT_ONLY, learnable_types, text_types
-from pipeline.records import words
+from pipeline.room import disk_bytes
 
 _PARQUET = 1.3
 """Bytes of an embedding file over those of its float32 numbers: 5.87 MB for 4.50 MB of the default job."""
@@ -26,9 +26,16 @@ _REPORT = 4 * 2**20
 
 
 def disk_use(
-    plan: TrainPlan, manifest: PartitionManifest, model: LMGNN, *, steps: int, most_trained: int
+    plan: TrainPlan,
+    manifest: PartitionManifest,
+    model: LMGNN,
+    *,
+    steps: int,
+    most_trained: int,
+    kept_bytes: int,
 ) -> DiskUse:
-    """`steps` of all stages together; `most_trained`: parameters that the largest stage trains.
+    """`steps` of all stages together; `most_trained`: parameters that the largest stage trains; `kept_bytes`:
+    text embeddings for later runs.
 
     A new checkpoint is whole before an old one is deleted, hence one more of each kind.
     """
@@ -42,6 +49,7 @@ def disk_use(
         checkpoints_bytes=(engine.checkpoints_kept + 1)
         * (weights + state + _cached_bytes(plan, manifest, model)),
         export_bytes=round(sum(_export_bytes(plan, manifest, model, name) for name in plan.tasks)),
+        texts_bytes=kept_bytes,
         records_bytes=steps * (_EVENT * manifest.parts + _SCALARS) + _REPORT,
     )
 
@@ -50,8 +58,8 @@ def _cached_bytes(plan: TrainPlan, manifest: PartitionManifest, model: LMGNN) ->
     """Stored text embeddings in a checkpoint of a joint stage."""
     if plan.cache.mode == "exact" or not any(stage.kind == "joint" for stage in plan.stages):
         return 0
-    tables = [8 * words(model.text.of(t).width) * manifest.node_type(t).count for t in text_types(manifest)]
-    return sum(size for size in tables if size <= plan.cache.checkpoint_gib * 2**30)
+    widths = {name: model.text.of(name).width for name in text_types(manifest)}
+    return sum(disk_bytes(plan, manifest, widths).values())
 
 
 def _export_bytes(plan: TrainPlan, manifest: PartitionManifest, model: LMGNN, task: str) -> float:

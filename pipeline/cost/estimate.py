@@ -36,11 +36,13 @@ MEASURED = (
     "seconds of one AdamW step over what a stage trains; memory of the process before the model",
 )
 COMPUTED = (
-    "how often all texts are encoded, each stage's last model taken for its best",
+    "how often all texts are encoded, each stage's last model taken for its best, nothing taken over from "
+    "another run",
     "Adam (8 bytes a trained parameter), gradients and the copy that DeepSpeed averages (8), weights "
     "(4, and 4 while saving), forward-only activations (bound); on a CPU 1.8 times all that, since "
     "trainers keep what they free",
-    "disk, at its fullest: each stage's model, engine.checkpoints_kept and the one being written, export",
+    "disk, at its fullest: each stage's model, engine.checkpoints_kept and the one being written, export, "
+    "text embeddings that are kept",
 )
 LEFT_OUT = (
     "RPC to other hosts and all-reduce, graph layers and scores of evaluations, writing",
@@ -82,7 +84,14 @@ def estimate(plan: TrainPlan, manifest: PartitionManifest, folder: str | Path, r
         total=total(rows),
         host_bytes=costs.host_bytes(),
         text_bytes=costs.text_bytes(),
-        disk=disk_use(plan, manifest, model, steps=steps, most_trained=costs.most_trained),
+        disk=disk_use(
+            plan,
+            manifest,
+            model,
+            steps=steps,
+            most_trained=costs.most_trained,
+            kept_bytes=costs.kept_bytes,
+        ),
         run_folder=str(run_folder),
         free_bytes=_free_bytes(run_folder),
         lm_per_token=costs.lm,

@@ -56,12 +56,15 @@ class DiskUse:
     """The best model of each stage."""
     checkpoints_bytes: int
     export_bytes: int
+    texts_bytes: int
+    """Text embeddings kept for later stages and runs."""
     records_bytes: int
     """Events, TensorBoard, report."""
 
     @property
     def total_bytes(self) -> int:
-        return self.models_bytes + self.checkpoints_bytes + self.export_bytes + self.records_bytes
+        largest = self.models_bytes + self.checkpoints_bytes + self.export_bytes
+        return largest + self.texts_bytes + self.records_bytes
 
 
 @dataclass(frozen=True)

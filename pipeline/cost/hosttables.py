@@ -56,7 +56,7 @@ class HostTables:
         """Store all embeddings, as an evaluation does; there must be room for them."""
         for host in self._each():
             first, last = self._graph.manifest.host_range(self._node_type, host)
-            self._hosts[host].write(first, torch.zeros(last - first, WIDTH), stamp)
+            self._hosts[host].write(torch.arange(first, last), torch.zeros(last - first, WIDTH), stamp)
 
     def empty(self) -> None:
         for host in self._each():

@@ -1,8 +1,9 @@
 """How often a run encodes the texts of the whole graph, followed from stage to stage.
 
 Text embeddings are stored and known by the LM's weights (infer.encode_texts): nothing is encoded
-twice under the same LM. Takes each stage's last model to be its best one, which only training can
-tell. Never looks at a graph.
+twice under an LM that stays, since those of a frozen and of a finished one are kept in the run folder. What
+a run takes over from another one is counted as encoded. Takes each stage's last model to be its best
+one, which only training can tell. Never looks at a graph.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Passes:
     stages: Mapping[str, int]
     tests: Mapping[str, int]
     """Task -> at its test."""
+    kept: int
+    """LMs under which the embedding of every text is kept in the run folder."""
 
 
 def evaluations(stage: StagePlan, schedule: Schedule) -> int:
@@ -37,20 +40,23 @@ def judges_whole_graph(stage: StagePlan, plan: TrainPlan) -> bool:
     return stage.kind != "mlm"
 
 
-def passes(plan: TrainPlan, evaluated: Mapping[str, int]) -> Passes:
-    """`evaluated`: stage -> its number of `evaluations`."""
+def passes(plan: TrainPlan, evaluated: Mapping[str, int], *, keeps: bool) -> Passes:
+    """`evaluated`: stage -> its number of `evaluations`. `keeps`: whether text embeddings are kept in the run
+    folder, not too large for that."""
     stored, before = "nothing", ""
+    kept: set[str] = set()
     links = any(task.kind == "link_prediction" for task in plan.tasks.values())
     leaves: dict[str, str] = {}
     of_stages: dict[str, int] = {}
     for stage in plan.stages:
         start = stage.start or before
         lm = leaves.get(start, start)  # a stage of another run is a name of its own
-        count = 0
+        count, start_count = 0, int(lm != stored and lm not in kept)
         if stage.kind == "gnn_warm":
-            count, stored = int(lm != stored), lm
+            count, stored = start_count, lm
+            kept |= {lm} if keeps else set()
         elif evaluated[stage.name] and judges_whole_graph(stage, plan):
-            count, stored = int(lm != stored) + evaluated[stage.name], stage.name
+            count, stored = start_count + evaluated[stage.name], stage.name
         elif stage.kind == "graph_lm" and links:  # for the report's picture
             count, stored = 1, stage.name
         leaves[stage.name] = lm if stage.kind == "gnn_warm" else stage.name
@@ -59,6 +65,7 @@ def passes(plan: TrainPlan, evaluated: Mapping[str, int]) -> Passes:
     of_tests = {}
     for task in plan.tasks:
         lm = leaves[[stage.name for stage in plan.stages if stage.task == task][-1]]
-        of_tests[task] = int(lm != stored)
+        of_tests[task] = int(lm != stored and lm not in kept)
         stored = lm
-    return Passes(of_stages, of_tests)
+        kept |= {lm} if keeps else set()
+    return Passes(of_stages, of_tests, len(kept))

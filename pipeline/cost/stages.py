@@ -17,8 +17,9 @@ from pipeline.cost.measure import measure_graph, measure_lm, measure_step, sampl
 from pipeline.cost.passes import evaluations, judges_whole_graph, passes
 from pipeline.cost.trial import Trial, Trials
 from pipeline.forward_trial import forward_trial
+from pipeline.kept_texts import INDEX_BYTES
 from pipeline.model import LMGNN, TEXT_ONLY, text_types
-from pipeline.room import copied_bytes, host_bytes, text_share
+from pipeline.room import copied_bytes, disk_bytes, host_bytes, text_share
 
 _KEPT = 1.8
 """Heap that trainers hold on a CPU over what they need at a time: glibc is told to keep freed memory
@@ -45,13 +46,19 @@ class StageCosts:
         self._trials = Trials(plan, manifest, folder, model)
         self.most_trained = 0
         """Parameters of the stage that trains most of them."""
+        self.kept_bytes = 0
+        """Of text embeddings that stay in the run folder."""
 
     def rows(self) -> tuple[StageCost, ...]:
         """A row per stage, and one for the tests."""
         drawn = [self._trials.of(stage) for stage in self.plan.stages]
         pairs = list(zip(self.plan.stages, drawn, strict=True))
         counts = {stage.name: evaluations(stage, trial.schedule) for stage, trial in pairs}
-        whole = passes(self.plan, counts)
+        widths = {name: self.model.text.of(name).width for name in text_types(self.manifest)}
+        on_disk = disk_bytes(self.plan, self.manifest, widths)
+        whole = passes(self.plan, counts, keeps=on_disk.keys() == widths.keys())
+        texts = sum(self.manifest.node_type(name).count for name in on_disk)
+        self.kept_bytes = whole.kept * (sum(on_disk.values()) + INDEX_BYTES * texts)
         stages = [
             self._stage(stage, trial, counts[stage.name], whole.stages[stage.name]) for stage, trial in pairs
         ]

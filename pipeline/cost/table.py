@@ -30,8 +30,9 @@ def show(answer: Estimate, console: Console) -> None:
     disk = answer.disk
     console.print(
         f"Disk: up to {_size(disk.total_bytes)} (models {_size(disk.models_bytes)}, checkpoints "
-        f"{_size(disk.checkpoints_bytes)}, export {_size(disk.export_bytes)}, records "
-        f"{_size(disk.records_bytes)}); {_size(answer.free_bytes)} are free at {escape(answer.run_folder)}."
+        f"{_size(disk.checkpoints_bytes)}, export {_size(disk.export_bytes)}, "
+        f"texts {_size(disk.texts_bytes)}, records {_size(disk.records_bytes)}); "
+        f"{_size(answer.free_bytes)} are free at {escape(answer.run_folder)}."
     )
     if not answer.fits:
         console.print(

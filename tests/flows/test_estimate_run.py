@@ -130,5 +130,6 @@ def test_the_run_takes_the_disk_that_was_told_less_what_is_there_for_a_moment_on
     kept = len(STAGES) / (len(STAGES) + 1)
     assert size(case.run / "stages") == pytest.approx(kept * disk.models_bytes, rel=0.2)
     assert size(case.run / "checkpoints") == pytest.approx(2 / 3 * disk.checkpoints_bytes, rel=0.2)
+    assert size(case.run / "texts") == pytest.approx(disk.texts_bytes, rel=0.1)
     assert size(case.run / "export") == pytest.approx(disk.export_bytes, rel=0.2)
     assert size(case.run) < disk.total_bytes

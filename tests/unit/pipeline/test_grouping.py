@@ -36,7 +36,7 @@ def test_each_list_is_led_by_its_first_equal(lists: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("hashes", [lambda t: t.lengths() * 0, lambda t: t.lengths()])
 def test_lists_whose_hashes_collide_stay_apart(monkeypatch: pytest.MonkeyPatch, hashes) -> None:
-    monkeypatch.setattr(grouping, "_hashes", lambda tokens, turn: hashes(tokens))
+    monkeypatch.setattr(grouping, "token_hashes", lambda tokens, turn: hashes(tokens))
     check_distinct([[1, 2], [2, 1], [], [1, 2], [1], [1, 2, 3], [], [2], [2, 1], [1]])
 
 

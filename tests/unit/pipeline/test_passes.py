@@ -18,9 +18,11 @@ def stage(name: str, kind: str, task: str = "", start: str = "", evals: int = 1)
     return StagePlan(name=name, kind=kind, task=task, start=start, evals=evals)
 
 
-def counted(*stages: StagePlan, tasks=("cites", "topic")) -> tuple[list[int], dict[str, int]]:
+def counted(
+    *stages: StagePlan, tasks=("cites", "topic"), keeps: bool = True
+) -> tuple[list[int], dict[str, int]]:
     plan = TrainPlan("p", GraphPlan("g"), {name: TASKS[name] for name in tasks}, stages)
-    found = passes(plan, {s.name: s.evals for s in stages})
+    found = passes(plan, {s.name: s.evals for s in stages}, keeps=keeps)
     return [found.stages[s.name] for s in stages], dict(found.tests)
 
 
@@ -39,14 +41,26 @@ def test_a_frozen_lm_encodes_once_when_nobody_has_looked_at_it():
     assert counted(*pretrained) == ([1, 0], {"cites": 0, "topic": 0})
 
 
-def test_a_stage_that_goes_back_to_an_earlier_lm_encodes_again_and_so_do_tests():
-    stages = (
-        stage("a", "gnn_warm", "cites"),
-        stage("joint", "joint", "cites", evals=1),
-        stage("b", "gnn_warm", "topic", start="a"),
-    )
-    # joint: its start is stored already. b: joint's LM is. Tests: joint's LM, then that of the start.
-    assert counted(*stages) == ([1, 1, 1], {"cites": 1, "topic": 1})
+THERE_AND_BACK = (
+    stage("a", "gnn_warm", "cites"),
+    stage("joint", "joint", "cites", evals=1),
+    stage("b", "gnn_warm", "topic", start="a"),
+)
+
+
+def test_what_was_kept_under_an_earlier_lm_is_not_encoded_again():
+    # joint: its start is stored already. b: kept by a. Tests: joint's LM, then that of the start, kept.
+    assert counted(*THERE_AND_BACK) == ([1, 1, 0], {"cites": 1, "topic": 0})
+
+
+def test_a_stage_that_goes_back_to_an_lm_that_was_not_kept_encodes_again_and_so_do_tests():
+    assert counted(*THERE_AND_BACK, keeps=False) == ([1, 1, 1], {"cites": 1, "topic": 1})
+
+
+@pytest.mark.parametrize(("keeps", "kept"), [(True, 2), (False, 0)])
+def test_texts_are_kept_under_frozen_and_finished_lms(keeps, kept):
+    plan = TrainPlan("p", GraphPlan("g"), TASKS, THERE_AND_BACK)
+    assert passes(plan, {"a": 1, "joint": 1, "b": 1}, keeps=keeps).kept == kept
 
 
 def test_a_class_stage_of_the_lm_alone_leaves_all_texts_to_its_test():
