@@ -31,8 +31,9 @@ from typing import Any
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+from cost_settings import ANYWHERE, HALF, LABOR, Setting, bounded
 from hosts import run_on_hosts
-from lm_cost import ANYWHERE, HALF, HOSTS, LABOR, MAX_LENGTH, TARGETS, Setting, UniformTargets, bounded
+from lm_cost import HOSTS, MAX_LENGTH, TARGETS, UniformTargets
 from runs import read_json, steps, write_json
 
 from partition.build import GRAPH_FILE, BuildOptions, build
