@@ -36,6 +36,7 @@ os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from cost_settings import SETTINGS, Setting
+from lm_counts import Counted, figures, tokens_per_target
 from uniform import dealt_out
 
 from partition.build import GRAPH_FILE, BuildOptions, Say, build
@@ -43,10 +44,7 @@ from partition.manifest import PartitionManifest
 from partition.storage import InputFolder
 from pipeline.batch import Batch
 from pipeline.config import DEFAULT_LM, TrainPlan
-from pipeline.cost.batches import means_of
-from pipeline.cost.replay import BatchCost
 from pipeline.cost.trial import Trials
-from pipeline.lm_work import LMWork
 from pipeline.model import LMGNN
 from pipeline.stages import StageRule
 from pipeline.start.init import read_schema
@@ -60,7 +58,7 @@ FANOUTS = (10, 20)
 LATER = 12
 """Steps of the second epoch."""
 SILENCE = 30
-"""Seconds between two lines of progress."""
+"""Seconds between two lines of progress; the file has a setting's row then, of the steps so far."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +112,12 @@ def main() -> int:
             if any(limits.met_by(row) for row in there):
                 continue
             plan = _plan(options.graph, predicted, setting, fanout)
-            row = _row(setting, Trials(plan, manifest, folder, model), plan, limits, say)
-            result["rows"] = _ordered([r for r in result["rows"] if r not in there] + [row])
-            output.parent.mkdir(exist_ok=True)
-            output.write_text(json.dumps(result, indent=1) + "\n")
-            say(json.dumps(row))
+            for row in _rows(setting, Trials(plan, manifest, folder, model), plan, limits):
+                kept = [r for r in result["rows"] if (r["setting"], r["fanout"]) != (setting.name, fanout)]
+                result["rows"] = _ordered([*kept, row])
+                output.parent.mkdir(exist_ok=True)
+                output.write_text(json.dumps(result, indent=1) + "\n")
+                say(json.dumps(row))
     print(json.dumps({"rows": result["rows"]}))
     return 0
 
@@ -153,91 +152,39 @@ class Limits:
     def met_by(self, row: dict[str, Any]) -> bool:
         """Whether a row has as many steps as asked for, or those that the same limits gave it."""
         epoch = row["steps_per_epoch"]
-        return row["steps"] >= min(self.steps or epoch, epoch) or self.asked == row["asked"]
+        return row["steps"] >= min(self.steps or epoch, epoch) or row["asked"] == self.asked
 
     @property
     def asked(self) -> dict[str, Any]:
         return {"steps": self.steps, "seconds": self.seconds}
 
 
-def _row(setting: Setting, trials: Trials, plan: TrainPlan, limits: Limits, say: Say) -> dict[str, Any]:
-    stage = plan.stages[0]
-    rule: Any = UniformTargets(trials.rule(stage)) if setting.uniform else None
-    replay = trials.replay(stage, rule)
+def _rows(setting: Setting, trials: Trials, plan: TrainPlan, limits: Limits) -> Iterator[dict[str, Any]]:
+    """A setting's row, again and again with more steps; the last has all that the limits allow."""
+    rule: Any = UniformTargets(trials.rule(plan.stages[0])) if setting.uniform else None
+    replay = trials.replay(plan.stages[0], rule)
     replay.empty_cache()
     epoch = replay.schedule.batches_per_epoch
-    steps = min(limits.steps or epoch, epoch)
-    drawn, started = replay.steps(range(2 * epoch)), time.process_time()
-    work: list[LMWork] = []
-    """Of each batch that was drawn."""
+    drawn, started, told = replay.steps(range(2 * epoch)), time.process_time(), time.monotonic()
+    some: list[Counted] = []
 
-    def work_of(cost: BatchCost) -> LMWork:
-        work.append(plain_work(cost.batch) if setting.plain else cost.work)
-        return work[-1]
+    def row(asked: dict[str, Any] | None) -> dict[str, Any]:
+        where = {"setting": setting.name, "fanout": plan.model.fanout[0], **figures(some, HOSTS)}
+        where |= {"cpu_seconds": round(time.process_time() - started, 1), "steps": len(some) // HOSTS}
+        return {**where, "steps_per_epoch": epoch, "asked": asked}
 
-    def costs() -> Iterator[BatchCost]:
-        told = time.monotonic()
-        for number, step in enumerate(islice(drawn, steps), 1):
-            yield from step
-            spent = time.process_time() - started
-            if time.monotonic() - told > SILENCE:
-                told = time.monotonic()
-                place = f"{setting.name}, fan-out {plan.model.fanout[0]}"
-                say(f"{place}: step {number} of {steps}, {spent:.0f} CPU s")
-            if limits.seconds and spent > limits.seconds:
-                return
-
-    means = means_of(costs(), work_of)
-    spent, done = time.process_time() - started, len(work) // HOSTS
-    row = {
-        "setting": setting.name,
-        "fanout": plan.model.fanout[0],
-        "lm_rows_per_target": round((means.lm_rows_trained + means.lm_rows_forward) / means.targets, 3),
-        "lm_tokens_per_target": round(means.lm_tokens_per_target, 2),
-        "lm_tokens_trained_per_target": round(_trained(work) / len(work) / means.targets, 2),
-        "last_lm_tokens_per_target": round(_mean_tokens(work[-HOSTS * -(-done // 10) :]) / means.targets, 2),
-        "padding_share": round(means.padding_share, 4),
-        "remote_bytes_per_target": round(means.remote_bytes_per_target),
-        "hit_share": round(means.lm_rows_found / means.texts, 4),
-        "seconds": round(means.seconds, 3),
-        "cpu_seconds": round(spent, 1),
-        "steps": done,
-        "steps_per_epoch": epoch,
-        "asked": limits.asked,
-    }
-    if replay.has_cache and done == epoch:
-        later = means_of((cost for step in islice(drawn, LATER) for cost in step), work_of)
-        row["later_lm_tokens_per_target"] = round(later.lm_tokens_per_target, 2)
-    return row
-
-
-def _trained(work: Sequence[LMWork]) -> int:
-    """LM tokens of texts with gradients."""
-    return sum(some.tokens - some.tokens_forward for some in work)
-
-
-def _mean_tokens(work: Sequence[LMWork]) -> float:
-    return sum(some.tokens for some in work) / len(work)
-
-
-def plain_work(batch: Batch) -> LMWork:
-    """Every text node that the cache does not have, padded to the longest of the batch."""
-    trained = rows = real = real_trained = longest = 0
-    for node_type, tokens in batch.tokens.items():
-        lengths, chosen = tokens.lengths(), batch.train_rows[node_type]
-        rows += len(tokens) - len(batch.hits.get(node_type, ()))
-        trained, real = trained + len(chosen), real + int(lengths.sum())
-        real_trained += int(lengths[chosen].sum())
-        longest = max(longest, int(lengths.max()))
-    forward = rows - trained
-    return LMWork(
-        rows_trained=trained,
-        rows_forward=forward,
-        tokens_trained=trained * longest,
-        tokens_forward=forward * longest,
-        padding_trained=trained * longest - real_trained,
-        padding_forward=forward * longest - (real - real_trained),
-    )
+    for step in islice(drawn, min(limits.steps or epoch, epoch)):
+        some += [Counted.of(cost, plain=setting.plain) for cost in step]
+        if limits.seconds and time.process_time() - started > limits.seconds:
+            break
+        if time.monotonic() - told > SILENCE:
+            told = time.monotonic()
+            yield row(None)
+    last = row(limits.asked)
+    if replay.has_cache and last["steps"] == epoch:
+        later = [Counted.of(cost, plain=setting.plain) for step in islice(drawn, LATER) for cost in step]
+        last["later_lm_tokens_per_target"] = round(tokens_per_target(later), 2)
+    yield last
 
 
 def _ordered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,9 +10,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from partition.errors import UsageError
 from partition.manifest import PartitionManifest
 from partition.paths import is_url, store_folder
 from pipeline.config import StagePlan, TrainPlan, load_plan
-from pipeline.lm_work import LMWork
 from pipeline.plain import nearest
 from pipeline.plan_check import check_against
 from pipeline.start.check import graph_folder, home
@@ -76,14 +74,12 @@ class StageBatches:
     means: BatchMeans
 
 
-def means_of(
-    costs: Iterable[BatchCost], work_of: Callable[[BatchCost], LMWork] = attrgetter("work")
-) -> BatchMeans:
-    """Means over batches, one or more; ratios are of their sums. `work_of`: another way to count LM work."""
+def means_of(costs: Iterable[BatchCost]) -> BatchMeans:
+    """Means over batches, one or more; ratios are of their sums."""
     count = targets = nodes = texts = trained = forward = found = tokens = run = padding = remote = 0
     seconds = 0.0
     for cost in costs:  # one at a time: batches are large
-        work, count = work_of(cost), count + 1
+        work, count = cost.work, count + 1
         targets, nodes = targets + cost.targets, nodes + sum(len(ids) for ids in cost.batch.nodes.values())
         texts += sum(len(lists) for lists in cost.batch.tokens.values())
         trained, forward = trained + work.rows_trained, forward + work.rows_forward
