@@ -35,8 +35,10 @@ from typing import Any
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+from cost_settings import ANYWHERE, HALF, LABOR, Setting
 from hosts import run_on_hosts
-from lm_cost import ANYWHERE, HALF, HOSTS, LABOR, MAX_LENGTH, TARGETS, Setting, UniformTargets
+from lm_cost import HOSTS, MAX_LENGTH, TARGETS, UniformTargets
+from runs import read_json, steps, write_json
 
 from partition.build import GRAPH_FILE, BuildOptions, build
 from partition.manifest import PartitionManifest
@@ -46,7 +48,6 @@ from pipeline.cost.replay import BatchCost
 from pipeline.cost.trial import Trials
 from pipeline.model import LMGNN
 from pipeline.start.init import read_schema
-from runs import read_json, steps, write_json
 
 HERE = Path(__file__).resolve().parent
 LAYERS = 2

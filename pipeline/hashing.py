@@ -23,16 +23,17 @@ def key_of(*labels: int | str) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _FIRST
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _SECOND
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+    # In place where it can be: a batch hashes millions of numbers, and fresh memory costs more than they do.
+    x = (x >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(x).mul_(_FIRST)
+    x = (x >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(x).mul_(_SECOND)
+    return (x >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(x)
 
 
 def hash_ids(key: int, *ids: Tensor | int) -> Tensor:
     """Uniform int64 numbers, one for each row of the int64 tensors (broadcast together)."""
     state = torch.as_tensor(key, dtype=torch.int64)
     for part in ids:
-        state = _mix((state ^ torch.as_tensor(part, dtype=torch.int64)) + _GAMMA)
+        state = _mix((state ^ torch.as_tensor(part, dtype=torch.int64)).add_(_GAMMA))
     return state
 
 

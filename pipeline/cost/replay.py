@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.hosttables import WIDTH, HostTables
 from pipeline.cost.offline import OfflineGraph
 from pipeline.fresh import NEVER, FreshNodes
-from pipeline.grouping import split_texts, sub_batches
+from pipeline.grouping import TextSplit, split_texts, sub_batches
 from pipeline.hashing import key_of
 from pipeline.inputs import Inputs
 from pipeline.lm_work import LMWork
@@ -41,7 +42,7 @@ class BatchCost:
     targets: int
     batch: Batch
     """Without features and learnable rows."""
-    work: LMWork
+    stage: StagePlan
     found: int
     """Texts that the cache had."""
     remote_bytes: int
@@ -49,6 +50,41 @@ class BatchCost:
     framing left out."""
     seconds: float
     """Of targets, negatives, neighbours and tokens, all from this process's memory."""
+
+    @cached_property
+    def work(self) -> LMWork:
+        """What the LM has to do. Made when it is asked for: comparing texts takes as long as drawing them."""
+        return sum((self._work(t) for t in self.batch.tokens), LMWork())
+
+    @cached_property
+    def splits(self) -> Mapping[str, TextSplit]:
+        """Of each text type."""
+        batch = self.batch
+        return {t: split_texts(tokens, batch.train_rows[t]) for t, tokens in batch.tokens.items()}
+
+    def _work(self, node_type: str) -> LMWork:
+        """For a type's texts: distinct ones, in sub-batches with their padding; in mlm all of them, since
+        each has holes of its own."""
+        tokens, budget = self.batch.tokens[node_type], self.stage.forward_tokens
+        if self.stage.kind == "mlm":
+            padded_all = _padded(tokens.lengths(), budget)
+            return LMWork(
+                rows_trained=len(tokens),
+                tokens_trained=padded_all,
+                padding_trained=padded_all - tokens.values.numel(),
+            )
+        lengths, split = tokens.lengths(), self.splits[node_type]
+        real = [int(lengths[rows].sum()) for rows in (split.trained, split.forward)]
+        padded = [_padded(lengths[rows], budget) for rows in (split.trained, split.forward)]
+        with_text = int((lengths[split.forward] > 0).sum())
+        return LMWork(
+            rows_trained=len(split.trained),
+            rows_forward=with_text,
+            tokens_trained=padded[0],
+            tokens_forward=padded[1],
+            padding_trained=padded[0] - real[0],
+            padding_forward=padded[1] - real[1],
+        )
 
 
 class Replay:
@@ -149,33 +185,8 @@ class Replay:
         costs = graph.take_costs()
         left_out = costs.get("remote_records", 0) * (self._row_bytes - 8 * words(WIDTH))
         found = sum(len(rows) for rows in batch.hits.values())
-        work = sum((self._work(batch, t) for t in batch.tokens), LMWork())
         remote_bytes = int(costs.get("remote_bytes", 0) + left_out)
-        return BatchCost(part, len(chosen), batch, work, found, remote_bytes, seconds)
-
-    def _work(self, batch: Batch, node_type: str) -> LMWork:
-        """What the LM has to do for a type's texts: distinct ones, in sub-batches with their padding;
-        in mlm all of them, since each has holes of its own."""
-        tokens, budget = batch.tokens[node_type], self._stage.forward_tokens
-        if self._stage.kind == "mlm":
-            padded_all = _padded(tokens.lengths(), budget)
-            return LMWork(
-                rows_trained=len(tokens),
-                tokens_trained=padded_all,
-                padding_trained=padded_all - tokens.values.numel(),
-            )
-        lengths, split = tokens.lengths(), split_texts(tokens, batch.train_rows[node_type])
-        real = [int(lengths[rows].sum()) for rows in (split.trained, split.forward)]
-        padded = [_padded(lengths[rows], budget) for rows in (split.trained, split.forward)]
-        with_text = int((lengths[split.forward] > 0).sum())
-        return LMWork(
-            rows_trained=len(split.trained),
-            rows_forward=with_text,
-            tokens_trained=padded[0],
-            tokens_forward=padded[1],
-            padding_trained=padded[0] - real[0],
-            padding_forward=padded[1] - real[1],
-        )
+        return BatchCost(part, len(chosen), batch, self._stage, found, remote_bytes, seconds)
 
     def _store(self, made: Sequence[BatchCost]) -> None:
         """Note which embeddings the step computed and keeps."""
@@ -185,20 +196,20 @@ class Replay:
             computed = defaultdict(list)
             for cost in made:
                 if node_type in cost.batch.train_rows:
-                    ids = cost.batch.nodes[node_type][self._kept(cost.batch, node_type)]
+                    ids = cost.batch.nodes[node_type][self._kept(cost, node_type)]
                     computed[cost.part // self._graph.manifest.trainers].append(ids)
             stored = table.put(computed, self.cache.stamp)
             if self._fresh is not None:
                 self._fresh.wrote(node_type, stored, state.steps)
         self.cache.state = replace(state, steps=state.steps + 1)
 
-    def _kept(self, batch: Batch, node_type: str) -> Tensor:
+    def _kept(self, cost: BatchCost, node_type: str) -> Tensor:
         """bool N: what ran, without texts that gradients reached, or equal ones, unless they are kept."""
-        kept = torch.ones(len(batch.nodes[node_type]), dtype=torch.bool)
+        kept = torch.ones(len(cost.batch.nodes[node_type]), dtype=torch.bool)
         if not self._keep_trained:
-            split = split_texts(batch.tokens[node_type], batch.train_rows[node_type])
+            split = cost.splits[node_type]
             kept = split.row >= len(split.trained)
-        kept[batch.hits[node_type]] = False
+        kept[cost.batch.hits[node_type]] = False
         return kept
 
 
