@@ -87,7 +87,8 @@ FROZEN = ("stages.joint.kind=gnn_warm",)
 SETTINGS = (
     Setting("joint", (*TRAINED, "cache.mode=exact")),
     Setting("paper", (*TRAINED, *PAPER)),
-    Setting("recommended", LABOR, HALF),
+    Setting("recommended", (*EIGHT, *STILL, *PAPER, *SAMPLER), (*EVEN, *HALF)),
+    Setting("bounded_labor", LABOR, HALF),
     Setting("few", (*EIGHT, *STILL, *PAPER), EVEN),
     Setting("frozen", FROZEN),
     Setting("older", (*TRAINED, *SAMPLER, *OLDER), HALF),
@@ -99,6 +100,7 @@ SETTINGS = (
     Setting("paper_slow_still", (*SLOW, *PAPER, *STILL), seeds=1),
     Setting("uneven", (*EIGHT, *STILL, *PAPER, *SHORT), seeds=1),
     Setting("uneven_fresh", (*EIGHT, *STILL, *FRESH, *SHORT), seeds=1),
+    Setting("recommended_longer", (*EIGHT, *STILL, *PAPER, *SAMPLER), (*EVEN, *HALF), targets=4.0),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
     Setting("lean_longer", (*LEAN, *SAMPLER, *OLDER), HALF, targets=4.0),
     Setting("frozen_longer", FROZEN, targets=4.0),

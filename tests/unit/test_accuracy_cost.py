@@ -88,7 +88,7 @@ def test_kept_nodes_lie_together(small):
 def _points(*triples: tuple[float, float, float]) -> list[dict[str, float]]:
     names = ("targets", "lm_tokens", "value")
     return [
-        {**dict(zip(names, triple, strict=True)), "wall_s": triple[1] / 10, "cpu_s": 0.0}
+        {**dict(zip(names, triple, strict=True)), "wall_s": triple[1] / 10, "cpu_s": 1 + triple[1] / 100}
         for triple in triples
     ]
 
@@ -111,6 +111,7 @@ def test_figures_are_compared_at_equal_targets_and_at_equal_tokens():
     assert paper["reaches_joint"]["seeds"] == 0
     assert frozen["reaches_joint"]["seeds"] == 1
     assert joint["reaches_joint"]["wall_s"] == 100
+    assert (joint["reaches_joint"]["of_joint"], frozen["reaches_joint"]["of_joint"]) == (1, 0.0909)
 
 
 def test_a_finished_run_is_made_again_only_once_it_or_its_start_has_changed(tmp_path, monkeypatch):
