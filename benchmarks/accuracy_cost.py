@@ -76,6 +76,7 @@ PAPER = ("cache.mode=unbounded",)
 EVEN = ("stages.joint.train_choice=uniform",)
 SHORT = ("stages.joint.forward_tokens=128",)
 SAMPLER = ("model.sampler=labor",)
+FEW = (*EIGHT, *STILL, *PAPER)
 BOUND = ("cache.mode=bounded", "cache.max_age=16")
 LEAN = ("stages.joint.train_nodes=16", "stages.joint.lm_rate=1e-4")
 OLDER = ("cache.mode=bounded", "cache.max_age=64", "cache.refresh=0.02")
@@ -87,9 +88,10 @@ FROZEN = ("stages.joint.kind=gnn_warm",)
 SETTINGS = (
     Setting("joint", (*TRAINED, "cache.mode=exact")),
     Setting("paper", (*TRAINED, *PAPER)),
-    Setting("recommended", (*EIGHT, *STILL, *PAPER, *SAMPLER), (*EVEN, *HALF)),
+    Setting("recommended", FEW, EVEN),
+    Setting("few_labor", (*FEW, *SAMPLER), (*EVEN, *HALF)),
+    Setting("targets_first", (*FEW, *SAMPLER), HALF),
     Setting("bounded_labor", LABOR, HALF),
-    Setting("few", (*EIGHT, *STILL, *PAPER), EVEN),
     Setting("frozen", FROZEN),
     Setting("older", (*TRAINED, *SAMPLER, *OLDER), HALF),
     Setting("tight", (*LABOR, "stages.joint.clusters=2"), NEAR, seeds=1),
@@ -100,7 +102,9 @@ SETTINGS = (
     Setting("paper_slow_still", (*SLOW, *PAPER, *STILL), seeds=1),
     Setting("uneven", (*EIGHT, *STILL, *PAPER, *SHORT), seeds=1),
     Setting("uneven_fresh", (*EIGHT, *STILL, *FRESH, *SHORT), seeds=1),
-    Setting("recommended_longer", (*EIGHT, *STILL, *PAPER, *SAMPLER), (*EVEN, *HALF), targets=4.0),
+    Setting("recommended_third", FEW, EVEN, targets=4 / 3),
+    Setting("recommended_longer", FEW, EVEN, targets=4.0),
+    Setting("recommended_longest", FEW, EVEN, targets=16.0, seeds=1),
     Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
     Setting("lean_longer", (*LEAN, *SAMPLER, *OLDER), HALF, targets=4.0),
     Setting("frozen_longer", FROZEN, targets=4.0),
