@@ -74,8 +74,10 @@ def picture(runs: Sequence[Mapping[str, Any]]) -> Figure:
 def _lines(
     panel: Axes, curves: Sequence[Sequence[Mapping[str, float]]], cost: str, colour: str, setting: str
 ) -> None:
-    costs = [mean(values) for values in zip(*([p[cost] for p in c] for c in curves), strict=True)]
-    values = [mean(values) for values in zip(*([p["value"] for p in c] for c in curves), strict=True)]
+    costs, values = (  # as far as all seeds go
+        [mean(column) for column in zip(*([p[name] for p in c] for c in curves), strict=False)]
+        for name in (cost, "value")
+    )
     if not costs[-1]:  # no language model ran: a level to compare with
         panel.axhline(values[-1], color=colour, linestyle="--", label=f"{setting} (at its end)")
         return

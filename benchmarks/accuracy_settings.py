@@ -55,6 +55,15 @@ SETTINGS = (
     Setting("paper_slow_still", (*SLOW, *PAPER, *STILL), seeds=1),
     Setting("uneven", (*FEW, *SHORT), seeds=1),
     Setting("uneven_fresh", (*EIGHT, *STILL, *FRESH, *SHORT), seeds=1),
+    Setting("fast", (*EIGHT_FAST, *STILL, *PAPER), seeds=1),
+    Setting("even", (*FEW, *EVEN), seeds=1),
+    Setting("even_fast", (*EIGHT_FAST, *STILL, *PAPER, *EVEN), seeds=1),
+    Setting(
+        "sixteen", ("stages.joint.train_nodes=16", "stages.joint.lm_rate=5e-5", *STILL, *PAPER), EVEN, seeds=1
+    ),
+    Setting("unclipped", (*FEW, "engine.clip=0"), EVEN, seeds=1),
+    Setting("unmoved", (*FEW, "engine.clip=0", "stages.joint.lm_rate=1e-9"), EVEN, seeds=1),
+    Setting("few_labor_more", (*FEW, *SAMPLER), (*EVEN, *HALF), targets=1.5),
     Setting("recommended_more", FEW, EVEN, targets=4 / 3),
     Setting("recommended_longer", FEW, EVEN, targets=4.0),
     Setting("recommended_longest", FEW, EVEN, targets=16.0, seeds=1),
@@ -79,7 +88,10 @@ targets first for links as well, `uneven_fresh` that with the oldest fiftieth of
 all negatives from two clusters; `bounded` and `labor` are `paper` with one of the two knobs of
 `bounded_labor` each.
 
-`recommended_more` takes a third more targets, those that end in `longer` four times as many and
-`recommended_longest` sixteen times: of `bounded_labor` (`longer`), `paper`, `frozen`, `recommended`; `lean`
-is `older` with gradients for half as many texts; `even` is `recommended` with any text as likely for classes
-too, `noisy` with dropout and targets first, `fast` at 1e-4 and targets first, `fast_noisy` all three."""
+`fast` is `recommended` at an LM rate of 1e-4, `even` with any text as likely for classes too, `even_fast`
+both; `sixteen` trains 16 texts at 5e-5; `unclipped` does not clip, `unmoved` does not move the LM either.
+
+`few_labor_more` takes half as many targets more, `recommended_more` a third, those that end in `longer` four
+times as many and `recommended_longest` sixteen times: of `bounded_labor` (`longer`), `paper`, `frozen`,
+`recommended`; `lean` is `older` with gradients for half as many texts, `even` as above, `noisy` with dropout
+and targets first, `fast` at 1e-4 and targets first, `fast_noisy` all three."""
