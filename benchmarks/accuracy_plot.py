@@ -67,7 +67,12 @@ def picture(runs: Sequence[Mapping[str, Any]]) -> Figure:
             panel.set_xlabel(label)
             panel.set_ylabel(f"validation {FIGURES[question]}")
             panel.spines[["top", "right"]].set_visible(False)
-    grid[0][0].legend(frameon=False, fontsize=8)
+    told = {
+        label: line
+        for panel in grid.flat
+        for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(told.values(), told.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return figure
 
 
