@@ -23,13 +23,14 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
 
+from accuracy_settings import SETTINGS, Setting
 from accuracy_summary import summary
 from curve_run import Run, run_all
 from curve_trainer import CURVE
@@ -52,79 +53,6 @@ QUESTIONS = {"section": "debian", "wn18rr": "wn18rr", "depends": "debian"}
 """Plan in accuracy_cost/ -> graph."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Changes of a question's plan."""
-
-    name: str
-    changes: tuple[str, ...]
-    """As for `lmgnn run --set`."""
-    links: tuple[str, ...] = ()
-    """Those of a link task; TASK stands for its name."""
-    targets: float = 1.0
-    """In those asked for."""
-    seeds: int | None = None
-    """Of all seeds so many; None: each."""
-
-
-TRAINED = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=1e-4")
-SLOW = ("stages.joint.train_nodes=32", "stages.joint.lm_rate=2e-5")
-EIGHT = ("stages.joint.train_nodes=8", "stages.joint.lm_rate=2e-5")
-EIGHT_FAST = ("stages.joint.train_nodes=8", "stages.joint.lm_rate=1e-4")
-STILL = ("model.lm_dropout=0",)
-PAPER = ("cache.mode=unbounded",)
-EVEN = ("stages.joint.train_choice=uniform",)
-SHORT = ("stages.joint.forward_tokens=128",)
-SAMPLER = ("model.sampler=labor",)
-BOUND = ("cache.mode=bounded", "cache.max_age=16")
-LEAN = ("stages.joint.train_nodes=16", "stages.joint.lm_rate=1e-4")
-OLDER = ("cache.mode=bounded", "cache.max_age=64", "cache.refresh=0.02")
-FRESH = ("cache.mode=bounded", "cache.max_age=100000", "cache.drift=-1", "cache.refresh=0.02")
-LABOR = (*TRAINED, *SAMPLER, *BOUND)
-HALF = ("tasks.TASK.negative_mix={ anywhere = 0.5, part = 0.5 }", "tasks.TASK.log_q=true")
-NEAR = ("tasks.TASK.negative_mix={ clusters = 1.0 }",)
-FROZEN = ("stages.joint.kind=gnn_warm",)
-SETTINGS = (
-    Setting("joint", (*TRAINED, "cache.mode=exact")),
-    Setting("paper", (*TRAINED, *PAPER)),
-    Setting("recommended", LABOR, HALF),
-    Setting("few", (*EIGHT, *STILL, *PAPER), EVEN),
-    Setting("frozen", FROZEN),
-    Setting("older", (*TRAINED, *SAMPLER, *OLDER), HALF),
-    Setting("tight", (*LABOR, "stages.joint.clusters=2"), NEAR, seeds=1),
-    Setting("bounded", (*TRAINED, *BOUND), seeds=1),
-    Setting("labor", (*TRAINED, *SAMPLER, *PAPER), seeds=1),
-    Setting("paper_slow", (*SLOW, *PAPER), seeds=1),
-    Setting("paper_slow_even", (*SLOW, *PAPER, *EVEN), seeds=1),
-    Setting("paper_slow_still", (*SLOW, *PAPER, *STILL), seeds=1),
-    Setting("uneven", (*EIGHT, *STILL, *PAPER, *SHORT), seeds=1),
-    Setting("uneven_fresh", (*EIGHT, *STILL, *FRESH, *SHORT), seeds=1),
-    Setting("longer", LABOR, HALF, targets=4.0, seeds=1),
-    Setting("lean_longer", (*LEAN, *SAMPLER, *OLDER), HALF, targets=4.0),
-    Setting("frozen_longer", FROZEN, targets=4.0),
-    Setting("paper_longer", (*TRAINED, *PAPER), targets=4.0),
-    Setting("few_longer", (*EIGHT, *STILL, *PAPER), (*EVEN, *SHORT), targets=4.0),
-    Setting("even_longer", (*EIGHT, *STILL, *PAPER, *EVEN), targets=4.0, seeds=1),
-    Setting("noisy_longer", (*EIGHT, *PAPER), targets=4.0, seeds=1),
-    Setting("fast_longer", (*EIGHT_FAST, *STILL, *PAPER), targets=4.0, seeds=1),
-    Setting("fast_noisy_longer", (*EIGHT_FAST, *PAPER), targets=4.0, seeds=1),
-)
-"""`frozen` trains the graph encoder alone, so what it reaches is not the language model's doing;
-`few` is `paper` with gradients for 8 texts at an LM rate of 2e-5, without the LM's dropout, and, of
-links, with any text as likely to be trained as any other; `paper_slow` is `paper` at that rate, `_even` with
-that choice, `_still` without dropout; `uneven` is `few` with targets first for links as well,
-`uneven_fresh` that with the oldest fiftieth of what is found computed again.
-
-`recommended` is LABOR and a bound of 16 steps; `older` the same with one of 64; `tight` takes targets and all
-negatives from two clusters; `bounded` and `labor` are `paper` with one of the two knobs of `recommended`
-each.
-
-Those that end in `longer` take four times the targets: of `recommended` (`longer`), `paper`, `frozen`,
-`few`; `lean` is `older` with gradients for half as many texts; `even` is `few` with any text
-as likely for classes too, `noisy` with dropout and targets first, `fast` at 1e-4 and targets first,
-`fast_noisy` all three."""
-
-
 def main() -> int:
     options = _parser().parse_args()
     graphs = {tomllib.loads((g / GRAPH_FILE).read_text())["name"]: g for g in options.graph}
@@ -143,11 +71,11 @@ def main() -> int:
             ]
             warm = Run("warm", replace(plan, stages=plan.stages[:1]))
             run_all([warm, *runs], partition, options.work / question / f"seed{seed}")
-            result = _result(options.work)
-            write_json(options.output, result)
+            measured = result(options.work, options.output)
+            write_json(options.output, measured)
             if not options.json:
                 print(f"{question}, seed {seed}: written to {options.output}", flush=True)
-    print(json.dumps({name: _result(options.work)[name] for name in ("runs", "summary")}))
+    print(json.dumps({name: measured[name] for name in ("runs", "summary")}))
     return 0
 
 
@@ -189,14 +117,25 @@ def _train_targets(plan: TrainPlan, task: str, manifest: PartitionManifest) -> i
     return sum(manifest.relation(name).targets.get("train", 0) for name in asked.relations)
 
 
-def _result(work: Path) -> dict[str, Any]:
-    """All that has been measured so far."""
+def result(work: Path, output: Path) -> dict[str, Any]:
+    """All that has been measured so far, runs that only `output` has included: other machines'."""
     runs = list(_runs(work))
+    made = {_key(run) for run in runs}
+    if output.exists():
+        runs += [run for run in read_json(output)["runs"] if _key(run) not in made]
+    runs.sort(key=_key)
     return {
         "graphs": {name: {"core": cut.core, "nodes": cut.size} for name, cut in CUTS.items()},
         "runs": runs,
         "summary": summary(runs),
     }
+
+
+def _key(run: Mapping[str, Any]) -> tuple[int, int, str, int]:
+    """Question, setting and seed; settings that are no more come last."""
+    names = [setting.name for setting in SETTINGS]
+    place = names.index(run["setting"]) if run["setting"] in names else len(names)
+    return list(QUESTIONS).index(run["question"]), place, run["setting"], run["seed"]
 
 
 def _runs(work: Path) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from runs import read_json
 HERE = Path(__file__).resolve().parent
 FIGURES = {"depends": "MRR", "wn18rr": "MRR", "section": "accuracy"}
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#7f7f7f", "#9467bd", "#8c564b", "#e377c2", "#ff7f0e")
+COSTS = {"lm_tokens": "LM tokens of the stage so far", "cpu_s": "CPU seconds of the stage so far"}
 _HEAD = (
     "question",
     "setting",
@@ -29,8 +30,7 @@ _HEAD = (
     "at equal tokens",
     "LM tokens a target",
     "CPU s",
-    "wall s",
-    "reaches `joint`'s best",
+    "has `joint`'s best after",
 )
 
 
@@ -50,39 +50,45 @@ def main() -> int:
 
 
 def picture(runs: Sequence[Mapping[str, Any]]) -> Figure:
-    """A panel per question: the figure against LM tokens, a line per setting (mean of seeds, each seed
-    thin)."""
+    """Two panels per question: the figure against LM tokens and against CPU seconds, a line per setting (mean
+    of seeds, each seed thin)."""
     questions = list(dict.fromkeys(run["question"] for run in runs))
     settings = list(dict.fromkeys(run["setting"] for run in runs))
-    figure = Figure(figsize=(4.2 * len(questions), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(questions), squeeze=False)[0]
-    for question, panel in zip(questions, axes, strict=True):
-        for setting, colour in zip(settings, COLOURS, strict=False):
-            found = [
-                run["points"] for run in runs if (run["question"], run["setting"]) == (question, setting)
-            ]
-            if found:
-                _lines(panel, found, colour, setting)
-        panel.set_title(question, loc="left")
-        panel.set_xscale("symlog", linthresh=1e4)
-        panel.set_xlabel("LM tokens of the stage so far")
-        panel.set_ylabel(f"validation {FIGURES[question]}")
-        panel.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    figure = Figure(figsize=(4.2 * len(questions), 3.4 * len(COSTS)), layout="constrained")
+    grid = figure.subplots(len(COSTS), len(questions), squeeze=False)
+    for axes, (cost, label) in zip(grid, COSTS.items(), strict=True):
+        for question, panel in zip(questions, axes, strict=True):
+            for setting, colour in zip(settings, COLOURS, strict=False):
+                found = [r["points"] for r in runs if (r["question"], r["setting"]) == (question, setting)]
+                if found:
+                    _lines(panel, found, cost, colour, setting)
+            panel.set_title(question, loc="left")
+            panel.set_xscale("symlog", linthresh=1e4 if cost == "lm_tokens" else 1)
+            panel.set_xlabel(label)
+            panel.set_ylabel(f"validation {FIGURES[question]}")
+            panel.spines[["top", "right"]].set_visible(False)
+    told = {
+        label: line
+        for panel in grid.flat
+        for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(told.values(), told.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return figure
 
 
-def _lines(panel: Axes, curves: Sequence[Sequence[Mapping[str, float]]], colour: str, setting: str) -> None:
-    tokens = [mean(values) for values in zip(*([p["lm_tokens"] for p in c] for c in curves), strict=True)]
-    values = [mean(values) for values in zip(*([p["value"] for p in c] for c in curves), strict=True)]
-    if not tokens[-1]:  # no language model ran: a level to compare with
+def _lines(
+    panel: Axes, curves: Sequence[Sequence[Mapping[str, float]]], cost: str, colour: str, setting: str
+) -> None:
+    costs, values = (  # as far as all seeds go
+        [mean(column) for column in zip(*([p[name] for p in c] for c in curves), strict=False)]
+        for name in (cost, "value")
+    )
+    if not costs[-1]:  # no language model ran: a level to compare with
         panel.axhline(values[-1], color=colour, linestyle="--", label=f"{setting} (at its end)")
         return
     for curve in curves:
-        panel.plot(
-            [p["lm_tokens"] for p in curve], [p["value"] for p in curve], color=colour, lw=0.6, alpha=0.5
-        )
-    panel.plot(tokens, values, color=colour, marker="o", markersize=3, label=setting)
+        panel.plot([p[cost] for p in curve], [p["value"] for p in curve], color=colour, lw=0.6, alpha=0.5)
+    panel.plot(costs, values, color=colour, marker="o", markersize=3, label=setting)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -90,7 +96,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
     for row in rows:
         reached = row["reaches_joint"]
-        after = f": {reached['wall_s']:.0f} s" if reached["seeds"] else ""
+        after = (
+            f": {reached['cpu_s']:.0f} CPU s, {reached['of_joint']:.2f} of its" if reached["seeds"] else ""
+        )
         cells = [
             row["question"],
             f"`{row['setting']}`",
@@ -102,7 +110,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             _share(row["equal_tokens"]),
             f"{row['lm_tokens'] / row['targets']:,.0f}",
             f"{row['cpu_s']:.0f}",
-            f"{row['wall_s']:.0f}",
             f"{reached['seeds']} of {reached['of']}{after}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -23,8 +23,8 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     * `minus_joint`: `last` less that of `joint`, over the seeds that both have.
     * `equal_tokens`: the figure at `tokens`, the fewest that a run of `paper` has spent at its end (without
       one: any run with LM tokens); of a run that has spent less, that at its end.
-    * `reaches_joint`: how many seeds reach the best figure that `joint` has after its start, and means of
-      what they spent until then.
+    * `reaches_joint`: how many seeds reach the best figure that `joint` has after its start, means of what
+      they spent until then, and `of_joint`, that in CPU seconds over those of `joint` on the same seeds.
     """
     rows = []
     for question in dict.fromkeys(run["question"] for run in runs):
@@ -52,8 +52,14 @@ def _row(curves: Mapping[int, Curve], reference: Mapping[int, Curve], tokens: fl
     }
     if all(end["lm_tokens"] for end in ends):
         found["equal_tokens"] = _mean(at(curve, "lm_tokens", tokens) for curve in curves.values())
-    reached = [p for s in both if (p := reaching(curves[s][1:], max(q["value"] for q in reference[s][1:])))]
-    costs = {name: _mean(p[name] for p in reached) for name in ("lm_tokens", "wall_s", "cpu_s")}
+    best = {seed: max(reference[seed][1:], key=lambda point: point["value"]) for seed in both}
+    reached = {s: p for s in both if (p := reaching(curves[s][1:], best[s]["value"]))}
+    costs: dict[str, Any] = {
+        name: _mean(p[name] for p in reached.values()) for name in ("lm_tokens", "wall_s", "cpu_s")
+    }
+    costs["of_joint"] = None
+    if reached:
+        costs["of_joint"] = round(costs["cpu_s"] / mean(best[seed]["cpu_s"] for seed in reached), 4)
     return {**found, "reaches_joint": {"seeds": len(reached), "of": len(both), **costs}}
 
 

@@ -85,9 +85,11 @@ class Engine:
         batches_per_step: int,
         weight_decay: float,
         device: torch.device,
+        clip_apart: bool = False,
     ) -> None:
         """`groups`: name -> (parameters, learning rate); `zero`: ZeRO stage, see `zero_stage`;
-        `batches_per_step`: on this trainer."""
+        `batches_per_step`: on this trainer; `clip_apart`: clip the gradients of each group to
+        `plan.clip` by themselves, not all together."""
         self.zero, self._device = zero, device
         self._rates = {name: rate for name, (_, rate) in groups.items()}
         self._precision = pick_precision(plan, device)
@@ -105,7 +107,7 @@ class Engine:
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": batches_per_step,
             # DeepSpeed 0.19 clips to 1.0 when this is left out.
-            "gradient_clipping": plan.clip,
+            "gradient_clipping": 0.0 if clip_apart else plan.clip,
             "zero_optimization": {"stage": zero},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
@@ -113,6 +115,10 @@ class Engine:
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
+        self._clip_apart = plan.clip if clip_apart else 0.0
+        if self._clip_apart and zero:
+            # DeepSpeed calls this once per group with the share of the gradients that this rank steps.
+            self._optimizer.unscale_and_clip_grads = self._clip_shares
 
     def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of terms) of one batch."""
@@ -153,8 +159,18 @@ class Engine:
         if not self.zero:  # then DeepSpeed clips without keeping the norm
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
+            if self._clip_apart:
+                for group in self._optimizer.param_groups:
+                    torch.nn.utils.clip_grad_norm_(group["params"], self._clip_apart)
         self._engine.step()
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    def _clip_shares(self, shares: list[Tensor], _: Tensor) -> None:
+        """Clip one group's gradients, of which each rank has a share."""
+        norm = torch.stack([share.square().sum() for share in shares]).sum()
+        torch.distributed.all_reduce(norm)
+        for share in shares:
+            share.mul_((self._clip_apart / (norm.sqrt() + 1e-6)).clamp(max=1.0))
 
     def state(self) -> dict[str, Any]:
         """This rank's optimiser state; plain tensors, numbers and containers."""

@@ -83,6 +83,8 @@ class _Loop:
             batches_per_step=len(trainer.parts) * plan.engine.accumulate,
             weight_decay=stage.weight_decay,
             device=trainer.device,
+            # Else the LM's gradients, multiplied as they are, decide how much is left of the others'.
+            clip_apart=stage.kind == "joint" and stage.train_choice == "uniform",
         )
         self.ahead = Ahead(self._draw)
         self.progress = Progress(stage.name, self.rule.metric)

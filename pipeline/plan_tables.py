@@ -155,7 +155,8 @@ class EnginePlan:
     """ZeRO stage: 0, 1 (optimizer state sharded) or 2 (gradients too; stages with a GNN or several
     LMs then use 1, since DeepSpeed needs one order of backward on all trainers)."""
     clip: float = 1.0
-    """Norm that gradients are clipped to; 0 = not at all."""
+    """Norm that gradients are clipped to, all together; the LM's by themselves where `train_choice =
+    "uniform"` multiplies them. 0 = not at all."""
     accumulate: int = 1
     """Batches of each part whose gradients are added up before a step."""
     precision: str = "auto"

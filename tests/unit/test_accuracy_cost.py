@@ -17,6 +17,7 @@ from pipeline.config import TrainPlan
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import curve_run
+from accuracy_cost import result
 from accuracy_summary import summary
 from curve_run import Run, run_all
 from small_graph import Cut, cut_out
@@ -88,7 +89,7 @@ def test_kept_nodes_lie_together(small):
 def _points(*triples: tuple[float, float, float]) -> list[dict[str, float]]:
     names = ("targets", "lm_tokens", "value")
     return [
-        {**dict(zip(names, triple, strict=True)), "wall_s": triple[1] / 10, "cpu_s": 0.0}
+        {**dict(zip(names, triple, strict=True)), "wall_s": triple[1] / 10, "cpu_s": 1 + triple[1] / 100}
         for triple in triples
     ]
 
@@ -111,6 +112,30 @@ def test_figures_are_compared_at_equal_targets_and_at_equal_tokens():
     assert paper["reaches_joint"]["seeds"] == 0
     assert frozen["reaches_joint"]["seeds"] == 1
     assert joint["reaches_joint"]["wall_s"] == 100
+    assert (joint["reaches_joint"]["of_joint"], frozen["reaches_joint"]["of_joint"]) == (1, 0.0909)
+
+
+def test_runs_made_elsewhere_stay_in_the_results_and_those_made_again_do_not(tmp_path):
+    def run(setting: str, value: float) -> dict[str, object]:
+        return {
+            "question": "section",
+            "seed": 0,
+            "setting": setting,
+            "points": _points((0, 0, 0.4), (64, 9, value)),
+        }
+
+    (tmp_path / "out.json").write_text(json.dumps({"runs": [run("paper", 0.5), run("joint", 0.6)]}))
+    folder = tmp_path / "work" / "section" / "seed0" / "paper"
+    folder.mkdir(parents=True)
+    points = [{"lm_tokens": 3 * n, "wall_s": 0.0, "cpu_s": 0.0, "value": 0.7} for n in (0, 1)]
+    (folder / "curve.json").write_text(json.dumps(points))
+    (folder / "events.jsonl").write_text(json.dumps({"event": "step", "targets": 64}) + "\n")
+    merged = result(tmp_path / "work", tmp_path / "out.json")
+    assert [(made["setting"], made["points"][-1]["value"]) for made in merged["runs"]] == [
+        ("joint", 0.6),
+        ("paper", 0.7),
+    ]
+    assert merged["runs"][1]["points"][-1]["targets"] == 64
 
 
 def test_a_finished_run_is_made_again_only_once_it_or_its_start_has_changed(tmp_path, monkeypatch):

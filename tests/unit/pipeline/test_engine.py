@@ -74,7 +74,7 @@ def by_torch(data: list[list[tuple[Tensor, Tensor]]], clip: float) -> dict[str, 
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def make_engine(model: Squares, plan: EnginePlan, per_step: int) -> Engine:
+def make_engine(model: Squares, plan: EnginePlan, per_step: int, *, clip_apart: bool = False) -> Engine:
     return Engine(
         model,
         {"lm": (list(model.used.parameters()), RATE), "rest": (list(model.idle.parameters()), RATE)},
@@ -83,6 +83,7 @@ def make_engine(model: Squares, plan: EnginePlan, per_step: int) -> Engine:
         batches_per_step=per_step,
         weight_decay=DECAY,
         device=torch.device("cpu"),
+        clip_apart=clip_apart,
     )
 
 
@@ -122,6 +123,37 @@ def test_clipping_changes_the_result_and_the_norm_is_reported_before_it() -> Non
     (model(x, y)[0] / y.numel()).backward()
     expected = float(nn.utils.get_total_norm([p.grad for p in model.used.parameters() if p.grad is not None]))
     assert norms == pytest.approx([expected, expected], rel=1e-5)
+
+
+class Uneven(Squares):
+    """One map's gradients are many times the other's."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return (50 * self.used(x) + self.idle(x) - y).square().sum(), torch.tensor(y.numel())
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_groups_clipped_apart_do_not_shrink_each_other(zero: int) -> None:
+    data, model, expected = batches(4, 2), Uneven(), Uneven()
+    engine = make_engine(model, EnginePlan(zero=zero, clip=0.3), 2, clip_apart=True)
+    norms = train(engine, data, range(4))
+    engine.close()
+    maps = (expected.used, expected.idle)
+    optimizer = torch.optim.AdamW([{"params": list(m.parameters())} for m in maps], weight_decay=DECAY)
+    for step, group in enumerate(data):
+        for options in optimizer.param_groups:
+            options["lr"] = RATE * rate_factor(step, len(data), 0.5)
+        (
+            torch.stack([expected(x, y)[0] for x, y in group]).sum() / sum(y.numel() for _, y in group)
+        ).backward()
+        gradients = [p.grad for p in expected.parameters() if p.grad is not None]
+        assert norms[step] == pytest.approx(float(nn.utils.get_total_norm(gradients)), rel=1e-4)
+        for one in maps:
+            assert float(nn.utils.clip_grad_norm_(one.parameters(), 0.3)) > 0.3
+        optimizer.step()
+        optimizer.zero_grad()
+    for name, parameter in expected.named_parameters():
+        torch.testing.assert_close(dict(model.named_parameters())[name], parameter, msg=name)
 
 
 @pytest.mark.parametrize("zero", [0, 1])
