@@ -158,3 +158,23 @@ def test_a_builder_that_dies_before_it_publishes_leaves_the_store_to_another_mac
     assert verify(answer["path"]) == verify(found["path"]) == published
     collect_remote(objects, Limits(unfinished_s=0), dry_run=False)
     assert remote.verify(objects, answer["id"]) == published
+
+
+def test_who_looks_in_the_meantime_sees_a_whole_partition_or_none(
+    small_graph: Path,
+    tmp_path: Path,
+    bucket: str,
+    s3: FaultyS3,
+    builder: Callable[..., subprocess.Popen[str]],
+) -> None:
+    url, cache = f"s3://{bucket}/kept", tmp_path / "cache"
+    objects, seen = objects_at(url), {"here": 0, "there": 0}
+    process = builder(small_graph, "--store", url, "--cache", str(cache))
+    while process.poll() is None or (process.returncode == 0 and not all(seen.values())):
+        for folder in cache.glob("*"):
+            if folder.is_dir() and "." not in folder.name:
+                seen["here"] += bool(verify(folder))
+        for manifest in remote.finished(objects, say=print):
+            seen["there"] += bool(remote.verify(objects, manifest.id))
+        time.sleep(0.02)
+    assert process.returncode == 0
