@@ -106,6 +106,7 @@ def test_a_large_object_whose_completion_is_not_heard_of_is_there(
     (tmp_path / "large").write_bytes(content)
     s3.fails("none", "POST .*/large", times=1)  # which begins the upload
     fault = s3.fails("lost", "POST .*/large", times=1)
+    s3.fails("404 NoSuchUpload", "POST .*/large", times=1)  # as S3 answers to the client's repeat
     objects = objects_at(f"s3://{bucket}/kept", SHORT)
     objects.put("large", tmp_path / "large")
     assert fault.met == 1
