@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from launch.console import Console
@@ -220,13 +221,15 @@ def _part(seen: Seen, probe: Probe, index: int, wish: Wish) -> None:
     if not wish.partition:
         return
     question = {"partition": wish.partition, "part": index, "checksums": wish.checksums}
+    with contextlib.suppress(OSError):  # then each host says what it misses
+        question["manifest"] = (Path(wish.partition) / "manifest.sha256").read_text().strip()
     if wish.store:
         question |= {"store": wish.store, "environment": dict(wish.environment)}
     limit_s = BRING_S if wish.store else CHECKSUM_S if wish.checksums else ANSWER_S
     answer = probe.ask("part", limit_s=limit_s, **question)
     seen.cells["part"] = f"{index} {'verified' if wish.checksums else 'there'}"
     if "error" in answer:
-        hint = f"copy {wish.partition} there, or keep the store on a shared file system"
+        hint = f"copy {wish.partition} from the head there, or keep the store on a shared file system"
         if wish.store:
             hint = f"every host must reach {wish.store} and have room for its part"
         seen.fault("part", answer["error"], hint=hint, store=True)

@@ -84,18 +84,22 @@ def facts(asked: Mapping[str, Any]) -> dict[str, Any]:
 def part(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Whether this host's part of the partition is there (and, if asked, as it was written).
 
-    With a `store` what is missing or wrong is brought from there first.
+    With a `store` what is missing or wrong is brought from there first. `manifest` is the checksum of the
+    head's: under one id, two builds may give nodes other ids.
     """
-    from partition.store import verify_part
+    from partition.store import CHECKSUM_NAME, verify_part
 
     try:
         if asked.get("store"):
             _bring(asked)
         files = verify_part(asked["partition"], int(asked["part"]), checksums=bool(asked["checksums"]))
+        own = (Path(asked["partition"]) / CHECKSUM_NAME).read_text().strip()
     except LMGNNError as error:
         return {"error": str(error)}
     except OSError as error:
         return {"error": f"{asked['partition']}: {error.strerror}"}
+    if asked.get("manifest", own) != own:
+        return {"error": f"{asked['partition']} is not the head's: another build of the same request"}
     return {"files": files}
 
 

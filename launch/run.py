@@ -24,6 +24,7 @@ from launch.console import Console
 from launch.job import Job, RunOptions
 from launch.outcome import Interrupted, JobFailed, Outcome
 from launch.plan import HostPorts, LaunchPlan, Paths, make_plan
+from launch.starts import kept_plan, resolve_starts
 from launch.summary import show_results
 from launch.watch import STATE_FILE, STEPS_FILE, Interrupts, Watched, write_state
 from partition.errors import LMGNNError, UsageError
@@ -37,7 +38,9 @@ def read_plan(
 ) -> tuple[TrainPlan, Backend, ClusterSpec]:
     """The plan with absolute paths, and the hosts that flags or environment speak for."""
     plan = load_plan(options.config, runs.absolute_overrides(options.overrides))
-    plan = runs.resolve_plan(plan, options.config.resolve().parent, runs.home())
+    folder, home = options.config.resolve().parent, runs.home()
+    kept = kept_plan(runs.run_dir(options.run_dir)) if options.run_dir else None
+    plan = resolve_starts(runs.resolve_plan(plan, folder, home), folder, home, kept)
     backend = choose_backend(options.backend, options.hosts, os.environ)
     paths = Paths(str(runs.CODE), str(runs.home()), str(runs.home() / "runs"))
     cluster = backend.cluster(paths, console)

@@ -16,6 +16,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -34,6 +35,7 @@ from pipeline.config import TrainPlan
 
 CODE = Path(__file__).resolve().parents[1]
 DEFAULT_PLAN = CODE / "examples" / "python_packages" / "plan.toml"
+_START_KEY = re.compile(r"stages\.[^.]+\.start")
 _PATH_KEYS = ("graph.path", "graph.builder", "partition.store")
 _VERSIONS_OF = ("lm-gnn", "torch", "dgl", "deepspeed", "transformers", "numpy", "pyarrow")
 
@@ -66,7 +68,11 @@ def absolute_overrides(overrides: Iterable[str]) -> list[str]:
     for text in overrides:
         key, _, value = text.partition("=")
         bare = value.strip().strip("\"'")
-        local = (key.strip() in _PATH_KEYS and bare) or (key.strip() == "model.lm" and Path(bare).is_dir())
+        local = (
+            (key.strip() in _PATH_KEYS and bare)
+            or (key.strip() == "model.lm" and Path(bare).is_dir())
+            or (_START_KEY.fullmatch(key.strip()) and Path(bare.rpartition(":")[0] or "\0").is_dir())
+        )
         result.append(
             f"{key}={json.dumps(str(Path(bare).absolute()))}" if local and _is_relative(bare) else text
         )
@@ -93,8 +99,7 @@ def resolve_plan(plan: TrainPlan, folder: Path, base: Path) -> TrainPlan:
     lm = plan.model.lm
     model = dataclasses.replace(plan.model, lm=found(lm) if Path(found(lm)).is_dir() else lm)
     partition = dataclasses.replace(plan.partition, store=_store(plan.partition.store, base))
-    stages = tuple(dataclasses.replace(s, start=found(s.start)) if ":" in s.start else s for s in plan.stages)
-    return dataclasses.replace(plan, graph=graph, model=model, partition=partition, stages=stages)
+    return dataclasses.replace(plan, graph=graph, model=model, partition=partition)
 
 
 def _store(store: str, base: Path) -> str:

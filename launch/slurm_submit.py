@@ -6,6 +6,7 @@ The script is deploy/slurm/job.sbatch, filled in; what runs in it is an ordinary
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from launch import runs
 from launch.outcome import write_atomically
+from launch.starts import kept_plan, resolve_starts
 from partition.errors import PreflightError, UsageError
 from pipeline.config import load_plan
 
@@ -46,7 +48,7 @@ def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         flag = "--hostfile" if options.hostfile else f"--backend {options.backend}"
         raise UsageError(f"{flag}: Slurm chooses the hosts of a submitted job", hint=f"leave {flag} out")
     config = Path(options.config).absolute()
-    plan = load_plan(config, options.overrides)
+    plan = load_plan(config, runs.absolute_overrides(options.overrides))
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     run = runs.run_dir(options.run_dir) if options.run_dir else runs.home() / "runs" / f"{stamp}-{plan.name}"
     if options.name and not options.run_dir:
@@ -55,6 +57,10 @@ def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-P", "-m", "launch", "run", "--config", str(config), "--nodes", str(nodes)]
     for text in runs.absolute_overrides(options.overrides):
         command += ["--set", text]
+    # `latest` is this run once it is submitted.
+    for stage in resolve_starts(plan, config.resolve().parent, runs.home(), kept_plan(run)).stages:
+        if ":" in stage.start:
+            command += ["--set", f"stages.{stage.name}.start={json.dumps(stage.start)}"]
     for flag in PATHS:  # the script changes folder
         if value := getattr(options, flag[2:].replace("-", "_")):
             command += [flag, str(Path(value).absolute())]

@@ -110,8 +110,9 @@ def _numbered(
     start = time.monotonic()
     kept = journal.cut(sought.keys)
     inherited = None if kept is not None and not kept.parent else inherit(sought, earlier, say)
-    parent = inherited.parent.id if inherited is not None else ""
-    if kept is not None and kept.parent != parent:
+    before = inherited.parent.manifest if inherited is not None else None
+    parent = (before.id, before.numbering) if before is not None else ("", "")
+    if kept is not None and (kept.parent, kept.parent_numbering) != parent:
         kept = None  # another partition is gone on with than then
     if kept is not None:
         say(f"going on with a build that was stopped: cut, and {len(journal.hosts)} hosts written")
@@ -128,11 +129,11 @@ def _numbered(
     if kept is not None:
         seconds = kept.seconds
     else:
-        journal.keep_cut(sought.keys, KeptCut(found, parent, seconds))
+        journal.keep_cut(sought.keys, KeptCut(found, *parent, seconds))
     numbering = sought.number(found.part, found.cluster)
-    if inherited is not None and (before := inherited.parent.manifest.seconds.get("cut")) is not None:
-        say(f"  cutting afresh took {before:.1f} s, this {seconds:.1f} s")
-        seconds = before
+    if before is not None and (afresh := before.seconds.get("cut")) is not None:
+        say(f"  cutting afresh took {afresh:.1f} s, this {seconds:.1f} s")
+        seconds = afresh
     return inherited, numbering, found.choices, seconds
 
 
@@ -188,6 +189,7 @@ def _manifest(
         files={},
         schema_name=request.schema.name,
         parent="" if inherited is None else inherited.parent.id,
+        parent_numbering="" if inherited is None else inherited.parent.manifest.numbering,
         reuse=reuse_info(inherited, request.id, stats),
         keys=sought.keys,
         seconds={name: round(value, 3) for name, value in seconds.items()},

@@ -119,7 +119,7 @@ def find_or_build(
     Of two processes with the same request one builds, the other waits for it; of two machines with one store
     at a URL both may build, and both end with what the first of them published.
     UsageError for a wrong option or graph.toml, DataError for a wrong table, StoreError and DiskFullError
-    for trouble where files are read or written.
+    for trouble where files are read or written, LockedError where the one that is waited for hangs.
     """
     root = None if is_url(store) else store_folder(store, key="store")
     objects = Objects(store, say=say) if root is None else None
@@ -142,8 +142,8 @@ def _find_or_build(request: Request, root: Path, say: Say, *, reuse: bool) -> Bu
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
-        def waiting() -> None:
-            say(f"partition {request.id} is being built by another process; waiting for it")
+        def waiting(holder: str) -> None:
+            say(f"partition {request.id} is being built by {holder}; waiting for it")
 
         with locked(root / f"{request.id}.lock", waiting=waiting):
             if stores.find(root, request.id) is None:

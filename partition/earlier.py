@@ -81,7 +81,7 @@ def places(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMO
     """Find today's nodes of a type by their own ids; StoreError where the files are not as written."""
     manifest = earlier.manifest
     there = _ids(earlier, node_type)
-    old = _rows_of(ids, there, room)
+    old = rows_among(ids, there, room)
     offsets = np.asarray(manifest.offsets[node_type], dtype=np.int64)
     cluster = np.searchsorted(offsets, old, side="right") - 1
     part = np.searchsorted([0, *accumulate(manifest.clusters)], cluster, side="right") - 1
@@ -107,7 +107,7 @@ def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
     hashes = np.concatenate([np.load(earlier.folder / f"{stem}.hashes.npy") for stem in stems])
-    return StoredTokens(lists, hashes, _rows_of(ids, _ids(earlier, node_type), room))
+    return StoredTokens(lists, hashes, rows_among(ids, _ids(earlier, node_type), room))
 
 
 def figures(stats: Mapping[str, Any]) -> dict[str, float]:
@@ -121,14 +121,14 @@ def figures(stats: Mapping[str, Any]) -> dict[str, float]:
     return {**found, WEIGHT: float(np.mean(list(counted.values()), axis=0).max())}
 
 
+def rows_among(wanted: pa.Array, known: pa.Array, room: Room = IN_MEMORY) -> np.ndarray:
+    """int64, place of each wanted id among the known ones (each once), -1 where it is none of them."""
+    if wanted.type != known.type:
+        return np.full(len(wanted), -1, dtype=np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *rows_of(known, pieces(wanted), room)])
+
+
 def _ids(earlier: Earlier, node_type: str) -> pa.Array:
     hosts = range(earlier.manifest.hosts)
     check_files(earlier.folder, [f"part{host}/ids/{node_type}.parquet" for host in hosts])
     return pa.concat_arrays([read_ids(earlier.folder, host, node_type) for host in hosts])
-
-
-def _rows_of(wanted: pa.Array, known: pa.Array, room: Room) -> np.ndarray:
-    """int64, place of each wanted id among the known ones, -1 where it is none of them."""
-    if wanted.type != known.type:
-        return np.full(len(wanted), -1, dtype=np.int64)
-    return np.concatenate([np.zeros(0, np.int64), *rows_of(known, pieces(wanted), room)])

@@ -32,6 +32,8 @@ class KeptCut:
     assignment: Assignment
     parent: str
     """Partition that it comes from; empty for one that was cut afresh."""
+    parent_numbering: str
+    """That one's, which its id does not prove."""
     seconds: float
     """That it took."""
 
@@ -78,8 +80,15 @@ class Journal:
         path = self._notes / f"{_CUT}.npz"
         np.savez(path, part=cut.assignment.part, cluster=cut.assignment.cluster)
         sync(path)
-        told = {"keys": dict(keys), "parent": cut.parent, "seconds": cut.seconds, "sha256": sha256_of(path)}
-        self._note(_CUT, {**told, "choices": [asdict(choice) for choice in cut.assignment.choices]})
+        told = {
+            "keys": dict(keys),
+            "parent": cut.parent,
+            "parent_numbering": cut.parent_numbering,
+            "seconds": cut.seconds,
+            "sha256": sha256_of(path),
+            "choices": [asdict(choice) for choice in cut.assignment.choices],
+        }
+        self._note(_CUT, told)
 
     def cut(self, keys: Mapping[str, str]) -> KeptCut | None:
         """What was noted for these keys, if anything, and as it was written."""
@@ -89,7 +98,9 @@ class Journal:
         with np.load(path) as arrays:
             part, cluster = arrays["part"], arrays["cluster"]
         choices = tuple(LevelChoice(**choice) for choice in told["choices"])
-        return KeptCut(Assignment(part, cluster, choices), told["parent"], told["seconds"])
+        # A note of a build by older code has no numbering: what comes from a parent is made again.
+        numbering = told.get("parent_numbering", "")
+        return KeptCut(Assignment(part, cluster, choices), told["parent"], numbering, told["seconds"])
 
     def keep_part(self, host: int, *, known: Mapping[str, FileInfo]) -> None:
         """Note that all files of a host are written; those `known`, by path in the draft, are not read."""

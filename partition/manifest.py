@@ -8,6 +8,7 @@ host-major (part = host * trainers + trainer). Never opens a data file.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -108,6 +109,8 @@ class PartitionManifest:
     """Of the graph, in graph.toml; empty in partitions made before it was kept."""
     parent: str = ""
     """Partition whose assignment of nodes this one goes on with; empty = cut afresh."""
+    parent_numbering: str = ""
+    """The parent's `numbering` as it was then; empty without a parent, and in partitions made before."""
     reuse: ReuseInfo = field(default_factory=ReuseInfo)
     keys: Mapping[str, str] = field(default_factory=dict)
     """What of the input -> sha256 of its content (keys.py); empty in partitions made before they were."""
@@ -118,6 +121,17 @@ class PartitionManifest:
     @property
     def parts(self) -> int:
         return self.hosts * self.trainers
+
+    @property
+    def numbering(self) -> str:
+        """Hash of which node has which id, and where parts begin, 20 hex digits.
+
+        The id does not tell: the same request, built once more after the partition was lost, may be cut by
+        another method, or out of another partition. Whatever names nodes by id names this as well.
+        """
+        ids = {name: info.sha256 for name, info in self.files.items() if name.split("/")[1:2] == ["ids"]}
+        text = json.dumps([self.clusters, self.offsets, ids], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def files_of_host(self, host: int) -> dict[str, FileInfo]:
         """What the processes of a host read: its part, what all share, and the id maps of all parts.

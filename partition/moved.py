@@ -6,7 +6,7 @@ node lives. Shape letter: N nodes of a type on a host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,19 +70,18 @@ def read_moved(folder: str | Path, host: int, node_type: str) -> tuple[np.ndarra
     return table["old"].to_numpy(), table["new"].to_numpy()
 
 
-def trace(folder: Path, earlier_id: str) -> Trace:
+def trace(folder: Path, earlier_id: str, numbering: str = "") -> Trace:
     """The way from the partition in a folder to an earlier one that lies beside it.
 
     By the maps if that is its parent, or its parent's parent and so on; else, and where one between them was
-    removed, by the ids of the tables, which reads all of them. StoreError, saying what to do, without a way.
+    removed or built again with other ids, by the ids of the tables, which reads all of them.
+    `numbering` is the earlier one's as it is known from then; empty if it is not.
+    StoreError, saying what to do, without a way.
     """
     chain = [Earlier(folder, PartitionManifest.load(folder))]
-    while chain[-1].id != earlier_id and (parent := chain[-1].manifest.parent):
-        try:
-            chain.append(_beside(folder, parent))
-        except StoreError:
-            break
-    if chain[-1].id == earlier_id:
+    while not _is(chain[-1], earlier_id, numbering) and (parent := _parent(chain)) is not None:
+        chain.append(parent)
+    if _is(chain[-1], earlier_id, numbering):
         return Trace(tuple(chain))
     now, before = chain[0], _beside(folder, earlier_id)
     names = [place.manifest.schema_name for place in (now, before)]
@@ -90,6 +89,11 @@ def trace(folder: Path, earlier_id: str) -> Trace:
         raise StoreError(
             f"{earlier_id} is of another graph, {names[1]!r}, and this one of {names[0]!r}",
             hint="keep `name` in graph.toml as long as ids mean the same nodes",
+        )
+    if not _is(before, earlier_id, numbering):
+        raise StoreError(
+            f"{before.folder} has been built again since, and its nodes have other ids now",
+            hint="bring back the partition as it was, if a store at a URL or a cache still has it",
         )
     return Trace((now, before), by_own_ids=True)
 
@@ -106,6 +110,25 @@ def ids_before(way: Trace, node_type: str, host: int) -> np.ndarray:
     for child in way.chain[:-1]:
         ids = ids if child.manifest.reuse.how == "kept" else _in_parent(child, node_type, ids)
     return ids
+
+
+def _is(place: Earlier, part_id: str, numbering: str) -> bool:
+    return place.id == part_id and numbering in ("", place.manifest.numbering)
+
+
+def _parent(chain: Sequence[Earlier]) -> Earlier | None:
+    """The parent of the last of some partitions, None where it has none, or none that its maps lead to.
+
+    One that was lost and built again may have become a child of its own children.
+    """
+    child = chain[-1]
+    if not child.manifest.parent or child.manifest.parent in [place.id for place in chain]:
+        return None
+    try:
+        parent = _beside(child.folder, child.manifest.parent)
+    except StoreError:
+        return None
+    return parent if _is(parent, parent.id, child.manifest.parent_numbering) else None
 
 
 def _beside(folder: Path, part_id: str) -> Earlier:

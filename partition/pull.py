@@ -53,8 +53,8 @@ def pull(
     with writing(into):
         into.mkdir(parents=True, exist_ok=True)
 
-    def waiting() -> None:
-        say(f"partition {part_id} is being pulled or built by another process; waiting for it")
+    def waiting(holder: str) -> None:
+        say(f"partition {part_id} is being pulled or built by {holder}; waiting for it")
 
     with locked(into / f"{part_id}.lock", waiting=waiting):
         lacking = _lacking(folder, published, host, checksums=checksums)

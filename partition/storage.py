@@ -12,6 +12,9 @@ import fcntl
 import hashlib
 import os
 import posixpath
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +22,13 @@ from typing import IO, Any
 
 import fsspec
 
-from partition.errors import DataError, DiskFullError, LMGNNError, StoreError, UsageError
+from partition.errors import DataError, DiskFullError, LMGNNError, LockedError, StoreError, UsageError
 
+BEAT_S = 30.0
+SILENT_S = 1800.0
+"""Without a sign of life of who holds a lock; some libraries let no other thread run while they cut."""
+LOOK_S = 0.2
+"""Between two looks at a lock that somebody else holds."""
 _CHUNK = 1 << 20
 _REMOTE_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 """Libraries under s3fs and fsspec's HTTP whose errors come through as they are."""
@@ -156,18 +164,60 @@ def publish(folder: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a file lock; `waiting` is called once if somebody else has it. A dead holder frees it.
+def locked(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold a file lock; `waiting` is called once, with who holds it, if somebody else does.
 
+    A dead holder frees it. LockedError where a holder gives no sign of life for SILENT_S.
     The file stays: to remove it would let two processes hold locks on two files of one name.
     """
-    with path.open("a") as stream:
+    with path.open("a+") as stream:
+        if not _take(stream):
+            waiting(_holder(stream))
+            _wait_for(stream)
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        done = threading.Event()
+        beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
+        beat.start()
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+            yield
+        finally:
+            done.set()
+            beat.join()
+
+
+def _take(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _beat(path: Path, done: threading.Event) -> None:
+    """A holder's signs of life: the file's time."""
+    while not done.wait(BEAT_S):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _wait_for(stream: IO[str]) -> None:
+    last, since = os.fstat(stream.fileno()).st_mtime_ns, time.monotonic()
+    while not _take(stream):
+        if (beat := os.fstat(stream.fileno()).st_mtime_ns) != last:
+            last, since = beat, time.monotonic()  # by this clock: that of a file server may differ
+        if time.monotonic() - since > SILENT_S:
+            raise LockedError(
+                f"{stream.name} is held by {_holder(stream)}, which has shown no life for {SILENT_S:.0f} s",
+                hint="end it: the same command then goes on with what it has done",
+            )
+        time.sleep(LOOK_S)
+
+
+def _holder(stream: IO[str]) -> str:
+    stream.seek(0)
+    return stream.read() or "another process"  # it may have the lock and not have written yet
 
 
 def is_locked(path: Path) -> bool:

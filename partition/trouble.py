@@ -23,6 +23,9 @@ FAILURES = (
     aiohttp.ClientError,
 )
 _BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+_NO_UPLOAD = "NoSuchUpload"
+"""A large object was put together, but the answer got lost and the client asked once more."""
+_SKEWED = "RequestTimeTooSkewed"
 _NO_CREDENTIALS = (
     botocore.exceptions.NoCredentialsError,
     botocore.exceptions.PartialCredentialsError,
@@ -32,8 +35,8 @@ _CREDENTIALS = "credentials come from AWS_* variables, AWS_PROFILE or the machin
 
 
 def absent(error: BaseException) -> bool:
-    """Whether there is no such object; a missing bucket is another matter."""
-    return isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket"
+    """Whether there is no such object; a missing bucket or upload is another matter."""
+    return isinstance(error, FileNotFoundError) and _code(error) not in ("NoSuchBucket", _NO_UPLOAD)
 
 
 def exists_already(error: BaseException) -> bool:
@@ -44,6 +47,8 @@ def exists_already(error: BaseException) -> bool:
 def passing(error: BaseException) -> bool:
     """Whether the same call may work later."""
     status = _status(error)
+    if _code(error) == _NO_UPLOAD:
+        return True
     if status:
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _BUSY
     lasting = (
@@ -62,6 +67,9 @@ def explained(error: BaseException, name: str, waited_s: float) -> StoreError:
     said = f"{status} {code}" if code != str(status) else str(status)
     if code == "NoSuchBucket":
         return StoreError(f"{name}: there is no bucket {bucket}", hint="make it, or check its name")
+    if code == _SKEWED:
+        hint = "set the clock: S3 refuses requests of more than 15 minutes off"
+        return StoreError(f"{name}: this machine's clock differs from the store's ({said})", hint=hint)
     if isinstance(error, PermissionError) or status in (401, 403):
         words = f"{name}: access denied ({said if status else error})"
         return StoreError(words, hint=f"may you read and write {bucket}? {_CREDENTIALS}")

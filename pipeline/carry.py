@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
+from partition.earlier import rows_among
 from partition.errors import StoreError
-from partition.manifest import PartitionManifest
 from partition.moved import ids_before, trace
+from partition.reader import read_ids
 from pipeline.checkpoint import Checkpoint, newest_whole
 from pipeline.events import PROGRESS_MARK
+from pipeline.rowids import saved_row_ids
 from pipeline.statefiles import load_tensors
 from pipeline.trainer import Trainer, normal_rows
 
@@ -27,8 +32,10 @@ from pipeline.trainer import Trainer, normal_rows
 class Past:
     """Where the nodes of this trainer's parts were in an earlier partition."""
 
-    manifest: PartitionManifest
-    """Of the earlier one."""
+    partition: str
+    """Its id."""
+    ranges: Mapping[str, Sequence[tuple[int, int]]]
+    """Type -> [first, last) id there of each of its parts."""
     old: Mapping[tuple[str, int], Tensor]
     """(type, part) -> int64 N, id there of each node of the part, by id here; -1 for a new one."""
 
@@ -42,7 +49,9 @@ def take_over(trainer: Trainer, folder: Path) -> None:
     changed = _changed_classes(trainer, saved)
     if changed:
         say(trainer, f"classes of {', '.join(changed)} are not those of {folder}: the head begins anew")
-    if saved.state["partition"] == trainer.graph.manifest.id:
+    now = trainer.graph.manifest
+    before = (saved.state["partition"], saved.state.get("numbering", now.numbering))
+    if before == (now.id, now.numbering):
         trainer.load(saved, None, anew=changed)
         return
     trainer.load_weights(saved.path, anew=changed)
@@ -65,34 +74,61 @@ def warn(trainer: Trainer, text: str) -> None:
         print(f"WARNING {text}", flush=True)
 
 
-def look_back(trainer: Trainer, partition_id: str, types: Sequence[str]) -> Past | str:
-    """Find the nodes of some types in an earlier partition. If any trainer cannot, why not, for all."""
+def look_back(trainer: Trainer, saved: Checkpoint, types: Sequence[str]) -> Past | str:
+    """Find the nodes of some types in the partition of an earlier model. If any trainer cannot, why not, for
+    all."""
     found: Past | str
     try:
-        found = _look_back(trainer, partition_id, types)
+        found = _look_back(trainer, saved, types)
     except (StoreError, OSError) as error:  # held back: all take the same branch
         found = str(error)
     reasons = [reason for reason in trainer.gather(found if isinstance(found, str) else "") if reason]
     return reasons[0] if reasons else found
 
 
-def _look_back(trainer: Trainer, partition_id: str, types: Sequence[str]) -> Past:
-    graph, old = trainer.graph, {}
-    way = trace(graph.folder, partition_id)
+def _look_back(trainer: Trainer, saved: Checkpoint, types: Sequence[str]) -> Past:
+    """By the partitions in the store, which read little; else by the ids that the model has with it."""
+    graph, state = trainer.graph, saved.state
+    try:
+        way = trace(graph.folder, state["partition"], state.get("numbering", ""))
+        manifest = way.before.manifest
+        there = {
+            t: [manifest.part_range(t, part) for part in range(manifest.parts)] for t in manifest.offsets
+        }
+        ids = {name: torch.from_numpy(ids_before(way, name, graph.host)) for name in types}
+    except StoreError:
+        if not state.get("graph") or state["graph"] != graph.manifest.schema_name:
+            raise
+        there, ids = _by_saved_ids(trainer, saved.path, types)
+    old = {}
     for name in types:
-        ids = ids_before(way, name, graph.host)
         for part in trainer.parts:
             first, last = (i - graph.first_local(name) for i in graph.manifest.part_range(name, part))
-            old[name, part] = torch.from_numpy(ids[first:last].copy())
-    return Past(way.before.manifest, old)
+            old[name, part] = ids[name][first:last].clone()
+    return Past(state["partition"], there, old)
+
+
+def _by_saved_ids(
+    trainer: Trainer, model: Path, types: Sequence[str]
+) -> tuple[dict[str, list[tuple[int, int]]], dict[str, Tensor]]:
+    """(`Past.ranges`, type -> int64, id there of each node of this host, -1 for a new one)."""
+    ranges, old = {}, {}
+    for name in types:
+        own = read_ids(trainer.graph.folder, trainer.graph.host, name)
+        known = saved_row_ids(model, name)
+        bounds = [0, *accumulate(len(ids) for ids in known)]
+        ranges[name] = list(pairwise(bounds))
+        # A type that had text or features then has no rows, and so no ids.
+        found = rows_among(own, pa.concat_arrays(known)) if known else np.full(len(own), -1)
+        old[name] = torch.from_numpy(found)
+    return ranges, old
 
 
 def saved_rows(saved: Checkpoint, past: Past, node_type: str, part: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(positions in a part of this partition, rows of those nodes as an earlier run saved them: N x D), for
     each part that they were in; StoreError where files do not fit that partition."""
     old = past.old[node_type, part]
-    for there in range(past.manifest.parts):
-        first, last = past.manifest.part_range(node_type, there)
+    for there, (first, last) in enumerate(past.ranges.get(node_type, ())):
         here = ((old >= first) & (old < last)).nonzero().squeeze(1)
         if not len(here):
             continue
@@ -102,7 +138,7 @@ def saved_rows(saved: Checkpoint, past: Past, node_type: str, part: int) -> Iter
             continue
         if len(rows) != last - first:
             raise StoreError(
-                f"{files[0]} holds {len(rows)} rows of {node_type}, partition {past.manifest.id} "
+                f"{files[0]} holds {len(rows)} rows of {node_type}, partition {past.partition} "
                 f"{last - first} in that part: it was built again since that run",
                 hint="leave `start` out, or name a stage of a newer run",
             )
@@ -111,8 +147,7 @@ def saved_rows(saved: Checkpoint, past: Past, node_type: str, part: int) -> Iter
 
 def _take_rows(trainer: Trainer, saved: Checkpoint, folder: Path) -> dict[str, list[int]]:
     """Type -> [rows carried over, rows that begin anew], over all trainers."""
-    partition = saved.state["partition"]
-    past = look_back(trainer, partition, list(trainer.embeddings))
+    past = look_back(trainer, saved, list(trainer.embeddings))
     if isinstance(past, str):
         warn(trainer, f"all learnable rows begin anew, since nodes of {folder} are not found again: {past}")
     hidden, counts = trainer.plan.model.hidden, {}

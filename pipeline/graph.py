@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
 from dgl.distributed import DistEmbedding, DistGraph, DistTensor, dist_context, rpc
 from dgl.distributed.graph_partition_book import NodePartitionPolicy
 from dgl.distributed.optim import SparseAdam
 from torch import Tensor
 
+from partition.reader import read_ids
 from pipeline.batch import Ragged
 from pipeline.csc import Drawn, Excluded, edges_into
 from pipeline.packed import ascending, narrow, unpack_ascending, unpack_drawn
@@ -271,6 +273,12 @@ class Graph:
         )
         made._tensor._persistent = True  # else its deletion is a collective call at a random moment
         return Embedding(made, self.first_local(node_type))
+
+    def own_ids(self, node_type: str, part: int) -> pa.Array:
+        """The tables' ids of the nodes of a part on this host, by id."""
+        first, last = self.manifest.part_range(node_type, part)
+        ids = read_ids(self.folder, self.host, node_type)
+        return ids.slice(first - self.first_local(node_type), last - first)
 
     def first_local(self, node_type: str) -> int:
         return self.manifest.host_range(node_type, self.host)[0]

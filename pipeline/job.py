@@ -74,6 +74,14 @@ def _newest(trainer: Trainer) -> Checkpoint | None:
                 hint='start a new run, whose stages may begin with this one\'s models (start = "RUN:STAGE"), '
                 "or take up this one with the plan it began with",
             )
+    # Checkpoints from before there were numberings say nothing of it.
+    if newest.state.get("numbering", expected["numbering"]) != expected["numbering"]:
+        raise UsageError(
+            f"{newest.path} belongs to partition {expected['partition']} as it was: it has been built again "
+            "since, and its nodes have other ids now",
+            hint="bring that one back, or start a new run whose stages begin with this one's models "
+            '(start = "RUN:STAGE"): they find their nodes by the ids of the tables',
+        )
     if trainer.plan.engine.zero and newest.state["world"] != trainer.world:
         raise UsageError(
             f"{newest.path} was written by {newest.state['world']} trainers, now there are {trainer.world}",

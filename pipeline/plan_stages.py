@@ -143,7 +143,8 @@ class StagePlan:
     """Relations of a graph_lm stage without a task; empty = all that join texts. Of relations without a
     split column all edges are learnt but a few, which are kept for its validation."""
     start: str = ""
-    """Stage of this run, or run folder:STAGE, whose model this one starts from; empty = the stage before."""
+    """Stage of this run, or RUN:STAGE of another, whose model this one starts from; empty = the stage before.
+    RUN is a folder beside the plan or in the home folder, or a run's name there, `latest` too."""
     epochs: float = 1.0
     """Passes over the training targets (or texts, for mlm); fractions are fine."""
     batch_size: int = 64

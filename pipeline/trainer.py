@@ -34,6 +34,7 @@ from pipeline.known_labels import KnownLabels
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.room import copied_share, text_share
+from pipeline.rowids import save_row_ids
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
 from pipeline.texttable import TextTable
 
@@ -193,6 +194,9 @@ class Trainer:
                 for name, table in tables.items()
             }
             save_tensors(folder / f"part-{part}.safetensors", rows)
+        for part in self.parts if engine is None else ():
+            for name in self.embeddings:  # rows of a model outlive the partition's numbering
+                save_row_ids(folder, part, name, self.graph.own_ids(name, part))
 
     def load(self, saved: Checkpoint, engine: Engine | None, *, anew: Sequence[str] = ()) -> None:
         """Take from a checkpoint of this partition the weights and rows whose shape fits; `anew` as in
@@ -260,7 +264,9 @@ class Trainer:
         of other classes."""
         return {
             "plan": self.plan.fingerprint(),
+            "graph": self.graph.manifest.schema_name,
             "partition": self.graph.manifest.id,
+            "numbering": self.graph.manifest.numbering,
             "world": self.world,
             "classes": self.model.classes,
             "progress": dict(progress),

@@ -40,7 +40,8 @@ class Fault:
     """What happens to requests whose `METHOD /bucket/key` matches, so many times."""
 
     kind: str
-    """An HTTP status, `stall` (no answer), `reset` (after half of the body) or `flip` (one bit of it)."""
+    """An HTTP status (or it and S3's code: `403 Code`), `stall` (no answer), `lost` (done, but no answer),
+    `reset` (after half of the body), `flip` (one bit of it) or `none`."""
     matches: str = ""
     times: float = float("inf")
     met: int = 0
@@ -131,8 +132,8 @@ class _Proxy(BaseHTTPRequestHandler):
         if fault and fault.kind == "stall":
             s3.released.wait(STALL_S)
             self.close_connection = True
-        elif fault and fault.kind.isdigit():
-            self._refuse(int(fault.kind))
+        elif fault and fault.kind[0].isdigit():
+            self._refuse(*fault.kind.split())
         else:
             self._forward(body, fault.kind if fault else "")
 
@@ -156,9 +157,10 @@ class _Proxy(BaseHTTPRequestHandler):
             return whole
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _refuse(self, status: int) -> None:
-        text = f"<Error><Code>{_CODES[status]}</Code><Message>planted</Message></Error>".encode()
-        self._send(status, [("Content-Type", "application/xml")], text)
+    def _refuse(self, status: str, code: str = "") -> None:
+        code = code or _CODES[int(status)]
+        text = f"<Error><Code>{code}</Code><Message>planted</Message></Error>".encode()
+        self._send(int(status), [("Content-Type", "application/xml")], text)
 
     def _forward(self, body: bytes, kind: str) -> None:
         port = self.server.port  # type: ignore[attr-defined]
@@ -168,6 +170,9 @@ class _Proxy(BaseHTTPRequestHandler):
         connection.request(self.command, self.path, body, headers)
         answer = connection.getresponse()
         data = answer.read()
+        if kind == "lost":
+            self.close_connection = True
+            return
         if kind == "flip" and data:
             data = bytes([data[0] ^ 1]) + data[1:]
         dropped = ("transfer-encoding", "connection", *(["x-amz-checksum-crc32"] if kind == "flip" else []))

@@ -40,12 +40,14 @@ def disk_use(
     A new checkpoint is whole before an old one is deleted, hence one more of each kind.
     """
     hidden, engine = plan.model.hidden, plan.engine
-    rows = sum(manifest.node_type(t).count for t in learnable_types(plan.model, manifest))
+    learnable = learnable_types(plan.model, manifest)
+    rows = sum(manifest.node_type(t).count for t in learnable)
+    ids = sum(_id_bytes(manifest).get(t, 0) for t in learnable)
     weights = sum(w.numel() * w.element_size() for _, w in model.weights()) + 4 * hidden * rows
     # Adam: two numbers a parameter; a shard of ZeRO has its float32 copy as well.
     state = (12 if engine.zero else 8) * most_trained + (8 * hidden + 4) * rows
     return DiskUse(
-        models_bytes=(len(plan.stages) + 1) * weights,
+        models_bytes=(len(plan.stages) + 1) * (weights + ids),
         checkpoints_bytes=(engine.checkpoints_kept + 1)
         * (weights + state + _cached_bytes(plan, manifest, model)),
         export_bytes=round(sum(_export_bytes(plan, manifest, model, name) for name in plan.tasks)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 from toy import build_partition, plan_of, run_processes, write_graph, write_lm
 
+from launch.outcome import JobFailed
 from partition.manifest import PartitionManifest
 from partition.reader import read_ids
+from pipeline.config import TrainPlan
 from pipeline.events import read_events
 
 WARM = {"name": "warm", "kind": "gnn_warm", "task": "cites", "epochs": 4}
@@ -52,6 +56,18 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return [(first, run), (second, run_processes(plan, second, root / "second", hosts=2, trainers=1))]
 
 
+@pytest.fixture(scope="module")
+def rebuilt(nights: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second night's partition, lost with its whole store and built once more, now out of no other."""
+    old = nights[1][0]
+    graph, lm = old.parents[1] / "graph", old.parents[1] / "lm"
+    store = tmp_path_factory.mktemp("rebuilt") / "store"
+    again = build_partition(graph, lm, store, hosts=2, trainers=1)
+    assert again.name == old.name
+    assert read_ids(again, 0, "author") != read_ids(old, 0, "author")
+    return again
+
+
 def rows_of(partition: Path, run: Path) -> dict[int, np.ndarray]:
     """The learnable row of each author by the table's id, in a stage's best model."""
     [best] = (run / "stages" / "warm").glob("0*")
@@ -85,3 +101,30 @@ def test_the_second_night_begins_near_where_the_first_ended(nights: Any) -> None
     start, best = scores[0][0], max(scores[0])
     assert best > start
     assert scores[1][0] > (start + best) / 2, scores
+
+
+def test_rows_find_their_authors_where_the_partition_was_built_again_with_other_ids(
+    nights: Any, rebuilt: Path, tmp_path: Path
+) -> None:
+    before, run = nights[1]
+    plan = TrainPlan.from_json((run / "plan.json").read_text())
+    stage = dataclasses.replace(plan.stages[0], start=f"{run}:warm")
+    third = run_processes(
+        dataclasses.replace(plan, stages=(stage,)), rebuilt, tmp_path / "third", hosts=2, trainers=1
+    )
+    then, now = rows_of(before, run), rows_of(rebuilt, third)
+    assert then.keys() == now.keys()
+    for author in then:
+        np.testing.assert_array_equal(then[author], now[author])
+
+
+def test_a_run_is_not_taken_up_on_a_partition_that_was_built_again_with_other_ids(
+    nights: Any, rebuilt: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(nights[1][1], tmp_path / "run")
+    plan = TrainPlan.from_json((tmp_path / "run" / "plan.json").read_text())
+    with pytest.raises(JobFailed) as caught:
+        run_processes(plan, rebuilt, tmp_path / "run", hosts=2, trainers=1, resume="auto")
+    assert caught.value.exit_code == 2
+    said = caught.value.first_failed.tail
+    assert "has been built again since, and its nodes have other ids now" in said

@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from toy import build_partition, plan_of, run_processes
+from test_carry import grow
+from toy import build_partition, plan_of, run_processes, write_graph, write_lm
 from transformers import AutoTokenizer
 
 from partition.manifest import PartitionManifest
@@ -64,8 +66,7 @@ def sampled(toy: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFacto
     return Oracle(graph, partition), out, run
 
 
-def test_full_fanout_equals_the_whole_graph(sampled: Any) -> None:
-    oracle, out, _ = sampled
+def check_full_fanout(oracle: Oracle, out: list[Any]) -> None:
     for rank in out:
         reached = {t: set(ids.tolist()) for t, ids in rank["seeds"].items()}
         for layer in reversed(rank["full"]):
@@ -88,6 +89,30 @@ def test_full_fanout_equals_the_whole_graph(sampled: Any) -> None:
         assert {t: set(ids.tolist()) for t, ids in rank["nodes"].items()} == reached
 
 
+def check_tokens(oracle: Oracle, out: list[Any], graph: Path, lm: Path) -> None:
+    table = pq.read_table(graph / "paper.parquet").to_pydict()
+    texts = dict(zip(table["id"], table["text"], strict=True))
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    expected = [
+        tokenizer(texts[name], truncation=True, max_length=12)["input_ids"]
+        for name in reversed(oracle.ids["paper"])
+    ]
+    for rank in out:
+        assert rank["tokens"] == expected
+
+
+def check_features(oracle: Oracle, out: list[Any], graph: Path) -> None:
+    table = pq.read_table(graph / "venue.parquet").to_pydict()
+    row = {name: i for i, name in enumerate(table["id"])}
+    expected = torch.tensor([[table[c][row[i]] for c in ("size", "age")] for i in oracle.ids["venue"]])
+    for rank in out:
+        assert torch.equal(rank["features"], expected)
+
+
+def test_full_fanout_equals_the_whole_graph(sampled: Any) -> None:
+    check_full_fanout(*sampled[:2])
+
+
 def test_destinations_of_a_layer_are_the_first_of_its_sources(sampled: Any) -> None:
     _, out, _ = sampled
     for rank in out:
@@ -107,26 +132,34 @@ def test_neighbours_rows_and_tokens_come_from_the_other_host(sampled: Any) -> No
 
 
 def test_tokens_are_those_of_the_texts(sampled: Any, toy: tuple[Path, Path, Path]) -> None:
-    oracle, out, _ = sampled
-    graph, lm, _ = toy
-    table = pq.read_table(graph / "paper.parquet").to_pydict()
-    texts = dict(zip(table["id"], table["text"], strict=True))
-    tokenizer = AutoTokenizer.from_pretrained(lm)
-    expected = [
-        tokenizer(texts[name], truncation=True, max_length=12)["input_ids"]
-        for name in reversed(oracle.ids["paper"])
-    ]
-    for rank in out:
-        assert rank["tokens"] == expected
+    check_tokens(*sampled[:2], *toy[:2])
 
 
 def test_features_are_those_of_the_table(sampled: Any, toy: tuple[Path, Path, Path]) -> None:
-    oracle, out, _ = sampled
-    table = pq.read_table(toy[0] / "venue.parquet").to_pydict()
-    row = {name: i for i, name in enumerate(table["id"])}
-    expected = torch.tensor([[table[c][row[i]] for c in ("size", "age")] for i in oracle.ids["venue"]])
-    for rank in out:
-        assert torch.equal(rank["features"], expected)
+    check_features(*sampled[:2], toy[0])
+
+
+def test_a_partition_that_was_regrouped_extended_and_kept_gives_the_whole_graph(tmp_path: Path) -> None:
+    graph, lm, store = write_graph(tmp_path / "graph"), write_lm(tmp_path / "lm"), tmp_path / "store"
+
+    def built(trainers: int) -> Path:
+        return build_partition(graph, lm, store, hosts=2, trainers=trainers, cluster_size=10)
+
+    made = [built(2), built(1)]
+    grow(graph)
+    made.append(built(1))
+    venues = pq.read_table(graph / "venue.parquet").to_pydict()
+    venues["size"] = venues["size"][::-1]
+    pq.write_table(pa.table(venues, schema=pq.read_schema(graph / "venue.parquet")), graph / "venue.parquet")
+    made.append(built(1))
+    hows = [PartitionManifest.load(partition).reuse.how for partition in made]
+    assert hows == ["", "regrouped", "extended", "kept"]
+    run = run_processes(plan_of(graph, lm), made[-1], tmp_path / "run", hosts=2, trainers=1, client=CLIENT)
+    out = [torch.load(run / f"out-{rank}.pt", weights_only=False) for rank in range(2)]
+    oracle = Oracle(graph, made[-1])
+    check_full_fanout(oracle, out)
+    check_tokens(oracle, out, graph, lm)
+    check_features(oracle, out, graph)
 
 
 @pytest.mark.parametrize("sampler", ["drawn", "labor"])

@@ -74,9 +74,9 @@ def write_graph(folder: Path, tables: Mapping[str, Any], *, suffix: str = "parqu
     return folder
 
 
-def write_tokenizer(folder: Path) -> Path:
-    """Save a word tokenizer that puts [CLS] and [SEP] round every text."""
-    vocabulary = {word: i for i, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS))}
+def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> Path:
+    """Save a tokenizer of these words that puts [CLS] and [SEP] round every text."""
+    vocabulary = {word: i for i, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words))}
     inner = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = Whitespace()
     inner.post_processor = TemplateProcessing(
@@ -88,9 +88,9 @@ def write_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def expected_tokens(text: str | None, max_length: int) -> list[int]:
+def expected_tokens(text: str | None, max_length: int, words: Sequence[str] = WORDS) -> list[int]:
     """What the tokenizer above should give, by its definition."""
-    inner = [5 + WORDS.index(word) for word in (text or "").split()]
+    inner = [5 + words.index(word) for word in (text or "").split()]
     return [2, *inner[: max_length - 2], 3]
 
 
@@ -119,7 +119,7 @@ def _node_type(draw: st.DrawFn, rng: random.Random) -> dict[str, Any]:
     fields = [("id", pa.string() if strings else pa.int64())]
     keys = 'id = "id"'
     if draw(st.booleans()):
-        columns["text"] = [_text(rng) for _ in ids]
+        columns["text"] = [random_text(rng) for _ in ids]
         fields.append(("text", pa.string()))
         keys += '\ntext = "text"'
     if draw(st.booleans()):
@@ -160,7 +160,7 @@ def _relation(
     return {"ends": ends, "columns": columns, "keys": keys, "schema": pa.schema(fields)}
 
 
-def _text(rng: random.Random) -> str | None:
+def random_text(rng: random.Random) -> str | None:
     if rng.random() < 0.2:
         return None
     return " ".join(rng.choice(WORDS) for _ in range(rng.randrange(12)))
@@ -176,7 +176,7 @@ def communities(*, groups: int = 16, size: int = 40, seed: int = 0) -> dict[str,
         "paper": {
             "columns": {
                 "id": papers,
-                "text": [_text(rng) for _ in papers],
+                "text": [random_text(rng) for _ in papers],
                 "size": [rng.randrange(100) for _ in papers],
                 "vector": [[rng.randrange(9) / 4, rng.randrange(9) / 4] for _ in papers],
                 "label": [rng.choice([0, 1, 2, None]) for _ in papers],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from dgl.data.utils import load_tensors
 from dgl.distributed import load_partition
-from partition_graphs import expected_tokens
+from partition_graphs import WORDS, expected_tokens
 
 from partition.build import BuildOptions, build
 from partition.check import check_structure
@@ -42,9 +42,10 @@ class Parts:
         *,
         say: Callable[[str], None] = quiet,
         reuse: bool = True,
+        words: Sequence[str] = WORDS,
         **options: Any,
     ) -> None:
-        self.tables = tables
+        self.tables, self.words = tables, words
         options = {"cluster_size": 3, "max_length": LENGTH, **options}
         self.path = build(
             str(folder / "graph"),
@@ -132,6 +133,7 @@ def _check_nodes(parts: Parts) -> None:
 
 
 def _check_tokens(parts: Parts) -> None:
+    length = parts.manifest.options["max_length"]
     for name, table in parts.node_tables():
         if "text" not in table["columns"]:
             continue
@@ -143,7 +145,7 @@ def _check_tokens(parts: Parts) -> None:
             assert len(offsets) == len(nodes) + 1
             for index, node in enumerate(nodes):
                 found = values[offsets[index] : offsets[index + 1]].tolist()
-                assert found == expected_tokens(text_of[node], LENGTH)
+                assert found == expected_tokens(text_of[node], length, parts.words)
 
 
 def _check_edges(parts: Parts, *, keep_eval_edges: bool) -> None:

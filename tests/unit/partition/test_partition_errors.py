@@ -142,6 +142,15 @@ def test_a_torn_parquet_file_is_named(small_graph: Path) -> None:
     assert "tables/paper.parquet" in str(refused(small_graph))
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_file_without_a_byte_is_named(suffix: str, tmp_path: Path) -> None:
+    folder = write_graph(tmp_path / "graph", SMALL, suffix=suffix)
+    (folder / f"tables/paper.{suffix}").write_bytes(b"")
+    error = refused(folder)
+    assert isinstance(error, DataError)
+    assert str(error).startswith(f"tables/paper.{suffix}")
+
+
 BAD_TOML = {
     "unknown key": ("lable = 'x'", "label"),
     "unknown node type": ("[edges.x]\npath='p.csv'\nsource='papre'\ndestination='paper'", "'paper'"),

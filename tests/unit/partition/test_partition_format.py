@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import hashlib
 import json
 import re
 from collections import Counter
@@ -156,6 +157,15 @@ def test_every_key_of_the_manifest_is_on_the_page_with_its_type(partitions: tupl
         found |= set(_walked(json.loads((parts.path / "manifest.json").read_text())))
     assert _rows("`manifest.json`") == dict(found)
     assert len(found) == len(dict(found))
+
+
+def test_the_numbering_is_the_hash_that_the_page_says(partitions: tuple[Parts, Parts]) -> None:
+    first, second = partitions
+    raw = json.loads((first.path / "manifest.json").read_text())
+    ids = {name: info["sha256"] for name, info in raw["files"].items() if re.match("part[0-9]+/ids/", name)}
+    text = json.dumps([raw["clusters"], raw["offsets"], ids], sort_keys=True)
+    numbering = hashlib.sha256(text.encode()).hexdigest()[:20]
+    assert first.manifest.numbering == second.manifest.parent_numbering == numbering
 
 
 def test_every_content_key_is_on_the_page(partitions: tuple[Parts, Parts]) -> None:

@@ -71,6 +71,18 @@ def test_a_host_that_cannot_bring_its_part_says_why(
     assert "access denied (403 AccessDenied)" in answer["error"]
 
 
+def test_a_host_with_another_build_of_the_partition_is_refused(probe: Probe, two_parts: Path) -> None:
+    question = {"partition": str(two_parts), "part": 1, "checksums": True}
+    checksum = (two_parts / "manifest.sha256").read_text().strip()
+    try:
+        assert "files" in probe.ask("part", manifest=checksum, **question)
+        answer = probe.ask("part", manifest="0" * 64, **question)
+    finally:
+        probe.hang_up()
+        probe.close(0)
+    assert answer == {"error": f"{two_parts} is not the head's: another build of the same request"}
+
+
 def test_the_partition_command_of_a_plan_with_a_url_names_the_cache(tmp_path: Path) -> None:
     plan = load_plan(
         ROOT / "examples/smoke.toml", ["partition.store=s3://bucket/kept", f"graph.path={tmp_path}"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from partition_parts import contents
+from partition_graphs import communities, write_graph
+from partition_parts import Parts, check_parts, contents
+from test_partition_extend import add_papers
 
 from partition import forecast
 from partition.build import BuildOptions, build
@@ -169,6 +173,34 @@ def test_parts_of_another_cut_are_not_gone_on_with(small_graph: Path, tokenizer:
     assert journal.hosts == frozenset()
     assert not list(journal.draft.iterdir())
     assert np.array_equal(kept.assignment.part, np.load(note.with_suffix(".npz"))["part"])
+
+
+def test_a_cut_that_came_from_a_parent_built_otherwise_since_is_not_gone_on_with(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Journal, host: int, **known: Any) -> None:
+        raise KeyboardInterrupt
+
+    def made(tables: dict[str, Any], **options: Any) -> Parts:
+        write_graph(tmp_path / "graph", tables)
+        return Parts(tables, tmp_path, 2, 1, cluster_size=10, tokenizer=tokenizer, **options)
+
+    made(communities(groups=4))
+    tables = communities(groups=4)
+    add_papers(tables, 10, ["p3", "p40"])
+    parent = made(tables)
+    relabelled = copy.deepcopy(tables)
+    relabelled["paper"]["columns"]["label"][:20] = [1] * 20
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "keep_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            made(relabelled)
+    shutil.rmtree(parent.path)
+    again = made(tables, reuse=False)
+    assert again.ids != parent.ids
+    child = made(relabelled)
+    assert (child.manifest.parent, child.ids) == (again.manifest.id, again.ids)
+    check_parts(child)
 
 
 def test_a_build_that_is_interrupted_keeps_what_is_done(

@@ -85,6 +85,53 @@ def test_a_partition_that_is_gone_or_of_another_graph_is_named_with_the_way_out(
         trace(other.path, part.manifest.id)
 
 
+def rebuilt(parts: Parts, tables: dict[str, Any], folder: Path, **options: Any) -> Parts:
+    """The same request once more, after its partition was lost."""
+    shutil.rmtree(parts.path)
+    again = made(tables, folder, **options)
+    assert again.manifest.id == parts.manifest.id
+    return again
+
+
+def test_a_partition_that_was_lost_and_built_otherwise_is_told_by_its_numbering(tmp_path: Path) -> None:
+    first, second = (made(grown(step), tmp_path) for step in range(2))
+    assert second.manifest.parent_numbering == first.manifest.numbering
+    afresh = rebuilt(second, grown(1), tmp_path, reuse=False)
+    assert afresh.ids != second.ids
+    assert afresh.manifest.numbering != second.manifest.numbering
+    check(trace(afresh.path, afresh.manifest.id, afresh.manifest.numbering), afresh, afresh)
+    with pytest.raises(StoreError, match="has been built again since, and its nodes have other ids now"):
+        trace(afresh.path, second.manifest.id, second.manifest.numbering)
+
+
+def test_the_same_cut_made_again_has_the_same_numbering(tmp_path: Path) -> None:
+    first = made(communities(), tmp_path)
+    assert rebuilt(first, communities(), tmp_path).manifest.numbering == first.manifest.numbering
+
+
+def test_maps_to_a_parent_that_was_built_otherwise_since_are_not_followed(tmp_path: Path) -> None:
+    first, second, third = (made(grown(step), tmp_path) for step in range(3))
+    again = rebuilt(second, grown(1), tmp_path, reuse=False)
+    assert not trace(third.path, first.manifest.id).chain[1:-1]
+    for before in (first, again):
+        way = trace(third.path, before.manifest.id, before.manifest.numbering)
+        assert way.by_own_ids
+        check(way, before, third)
+
+
+def test_a_partition_that_became_a_child_of_its_child_is_no_endless_way(tmp_path: Path) -> None:
+    other = made(grown(2), tmp_path, seed=3)
+    tables = grown(0)
+    first = made(tables, tmp_path)
+    tables["paper"]["columns"]["label"][:50] = [1] * 50
+    second = made(tables, tmp_path)
+    again = rebuilt(first, grown(0), tmp_path)
+    assert (again.manifest.parent, second.manifest.parent) == (second.manifest.id, again.manifest.id)
+    way = trace(again.path, other.manifest.id)
+    assert way.by_own_ids
+    check(way, other, again)
+
+
 def test_a_damaged_map_is_not_followed(tmp_path: Path) -> None:
     first, second = (made(grown(step), tmp_path) for step in range(2))
     file = second.path / "part1" / "moved" / "paper.parquet"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from partition_graphs import communities, write_graph
+from partition_parts import LENGTH, Parts, check_parts
 from partition_remotes import files_of, objects_at
 from s3_server import FaultyS3
+from test_partition_extend import add_papers
 from weed_server import WeedS3, weed_s3
 
 from partition import collect
@@ -94,6 +97,37 @@ def test_built_pushed_pulled_checked_and_collected(
     assert [(removal["id"], removal["why"]) for removal in gone] == [(first["id"], "not used for 30 days")]
     assert ran(capsys, "gc", "--store", store, "--unused-days", "30")["removed"] == []
     assert ran(capsys, "ls", "--store", store) == []
+
+
+def test_what_is_reused_is_published_whole_for_machines_that_have_nothing(
+    store: str,
+    tmp_path: Path,
+    tokenizer: str,
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    tables = communities()
+    relabelled = copy.deepcopy(tables)
+    relabelled["paper"]["columns"]["label"][:99] = [1] * 99
+    grown = copy.deepcopy(relabelled)
+    add_papers(grown, 20, ["p3", "p4", "p5"])
+    steps = [("", tables, 2), ("kept", relabelled, 2), ("extended", grown, 2), ("regrouped", grown, 1)]
+    parent = ""
+    for how, now, trainers in steps:
+        graph = write_graph(tmp_path / "there" / "graph", now)
+        options = ["--trainers", str(trainers), "--cluster-size", "10", "--max-length", str(LENGTH)]
+        capsys.readouterr()
+        build = ["build", str(graph), "--store", store, "--hosts", "2", "--tokenizer", tokenizer, *options]
+        assert main([*build, "--cache", str(tmp_path / "here"), "--json"]) == 0
+        output = capsys.readouterr()
+        record_property(how or "afresh", [line for line in output.err.splitlines() if " s" in line])
+        part_id = json.loads(output.out.splitlines()[-1])["id"]
+        ran(capsys, "pull", part_id, "--store", store, "--cache", str(tmp_path / "there" / "store"))
+        pulled = Parts(now, tmp_path / "there", 2, trainers, tokenizer=tokenizer, cluster_size=10)
+        assert pulled.manifest.id == part_id  # found, not built
+        assert (pulled.manifest.reuse.how, pulled.manifest.parent) == (how, parent)
+        check_parts(pulled)
+        parent = part_id
 
 
 def test_of_two_builders_at_once_one_publishes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from s3_server import CREDENTIALS, FaultyS3
 from partition import remote
 from partition.__main__ import main
 from partition.errors import StoreError
+from partition.manifest import PartitionManifest
 from partition.objects import Objects, Patience
 from partition.pull import pull
 from partition.store import verify
@@ -43,6 +45,7 @@ def refused(act: Callable[[], object]) -> str:
     ("kind", "words", "requests"),
     [
         (403, ("access denied (403 AccessDenied)", "may you read and write s3://", "AWS_PROFILE"), 1),
+        ("403 RequestTimeTooSkewed", ("clock differs from the store's (403 Request", "set the clock"), 1),
         (500, ("the store answers 500 InternalError", "goes on later"), 4),
         (503, ("the store answers 503 SlowDown", "goes on later"), 4),
         ("stall", ("no answer in time, tried for", "goes on later"), 4),
@@ -83,6 +86,31 @@ def test_a_push_that_fails_publishes_nothing(
     message = refused(lambda: remote.push(objects, two_parts, say=quiet))
     assert f"s3://{bucket}/other/{two_parts.name}/part1/graph.dgl." in message
     assert remote.finished(objects, say=print) == []
+
+
+@pytest.mark.parametrize("name", ["graph.json", "manifest.sha256"])
+def test_an_answer_that_gets_lost_leaves_a_whole_partition(
+    name: str, s3: FaultyS3, bucket: str, two_parts: Path
+) -> None:
+    objects = objects_at(f"s3://{bucket}/other", SHORT)
+    fault = s3.fails("lost", f"PUT .*/{name}", times=1)
+    assert remote.push(objects, two_parts, say=quiet).manifest == PartitionManifest.load(two_parts)
+    assert fault.met == 1
+    assert remote.verify(objects, two_parts.name)
+
+
+def test_a_large_object_whose_completion_is_not_heard_of_is_there(
+    s3: FaultyS3, bucket: str, tmp_path: Path
+) -> None:
+    content = os.urandom(40_000_000)
+    (tmp_path / "large").write_bytes(content)
+    s3.fails("none", "POST .*/large", times=1)  # which begins the upload
+    fault = s3.fails("lost", "POST .*/large", times=1)
+    s3.fails("404 NoSuchUpload", "POST .*/large", times=1)  # as S3 answers to the client's repeat
+    objects = objects_at(f"s3://{bucket}/kept", SHORT)
+    objects.put("large", tmp_path / "large")
+    assert fault.met == 1
+    assert b"".join(objects.chunks("large", len(content))) == content
 
 
 def test_repeats_are_told(s3: FaultyS3, store: Objects, two_parts: Path) -> None:
