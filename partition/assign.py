@@ -9,15 +9,17 @@ Shape letters: N nodes over all types, in the order of types and rows; E edges; 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 
+from partition.arrays import pieces
 from partition.choose import Choice, choose
 from partition.csr import DiskGraph, induced
 from partition.methods import METHODS, Method
+from partition.room import IN_MEMORY, Room
 
 _WEIGHT_SCALE = 100
 """METIS counts in whole numbers; one per cent of an average node is fine enough."""
@@ -53,9 +55,9 @@ class Assignment:
     """Where each node lives."""
 
     part: np.ndarray
-    """int64 N."""
+    """int32 N."""
     cluster: np.ndarray
-    """int64 N, cluster within the part; those of a part leave no gaps."""
+    """int32 N, cluster within the part; those of a part leave no gaps."""
     choices: tuple[LevelChoice, ...]
     """Of the levels that were cut at all."""
 
@@ -71,9 +73,9 @@ class Numbering:
     offsets: Mapping[str, np.ndarray]
     """Type -> int64, first id of every cluster, then the count."""
     rows: Mapping[str, np.ndarray]
-    """Type -> int64, row in the tables of each id."""
+    """Type -> int32, row in the tables of each id."""
     ids: Mapping[str, np.ndarray]
-    """Type -> int64, id of each row."""
+    """Type -> int32, id of each row."""
 
     @property
     def parts(self) -> int:
@@ -93,16 +95,23 @@ class Numbering:
         return np.searchsorted(self.part_bounds(node_type), ids, side="right") - 1
 
 
-def combined_weights(counted: Sequence[np.ndarray]) -> np.ndarray:
+def combined_weights(counted: Sequence[np.ndarray], room: Room = IN_MEMORY) -> np.ndarray:
     """One int64 weight per node out of several (nodes, edges, tokens, targets), each worth the same.
 
-    pymetis looks at one weight only, so each is brought to mean 1 and they are added up.
+    pymetis looks at one weight only, so each is brought to mean 1 and they are added up. Mapped from a room
+    with a folder.
     """
-    total = np.zeros(len(counted[0]))
-    for values in counted:
-        if values.sum() > 0:
-            total += values / values.mean()
-    return np.maximum(np.rint(total * _WEIGHT_SCALE), 1).astype(np.int64)
+    means = [values.mean() for values in counted]
+
+    def parts() -> Iterator[np.ndarray]:
+        for mine in pieces(0, len(counted[0])):
+            total = np.zeros(mine.stop - mine.start)
+            for values, mean in zip(counted, means, strict=True):
+                if mean > 0:
+                    total += values[mine] / mean
+            yield np.maximum(np.rint(total * _WEIGHT_SCALE), 1)
+
+    return room.numbers(np.int64, parts())
 
 
 def even_bounds(counted: Sequence[np.ndarray]) -> list[Bound]:
@@ -146,15 +155,15 @@ def assign_parts(
     seed: int,
     memory: int,
 ) -> tuple[np.ndarray, tuple[LevelChoice, ...]]:
-    """(int64 N, part of each node; which methods cut it): the two upper levels of `assign`."""
+    """(int32 N, part of each node; which methods cut it): the two upper levels of `assign`."""
     cutter = _Cutter(graph, weights, method, seed, memory)
     part = cutter.parts(hosts, trainers, ())
     return part, tuple(cutter.choices)
 
 
 def within_parts(part: np.ndarray, cluster: np.ndarray, parts: int) -> np.ndarray:
-    """int64 N, clusters counted anew within each part, in their order and without gaps."""
-    found = np.zeros(len(part), dtype=np.int64)
+    """int32 N, clusters counted anew within each part, in their order and without gaps."""
+    found = np.zeros(len(part), dtype=np.int32)
     for p in range(parts):
         members = np.flatnonzero(part == p)
         found[members] = np.unique(cluster[members], return_inverse=True)[1]
@@ -169,20 +178,21 @@ def number(
     *,
     hosts: int,
     trainers: int,
+    room: Room = IN_MEMORY,
 ) -> Numbering:
-    """Ids per type out of each node's part and cluster."""
+    """Ids per type out of each node's part and cluster; mapped from a room with a folder."""
     clusters = [int(cluster[part == p].max(initial=-1)) + 1 for p in range(hosts * trainers)]
-    first_cluster = np.array([0, *accumulate(clusters)], dtype=np.int64)
-    place = first_cluster[part] + cluster
+    first_cluster = np.array([0, *accumulate(clusters)], dtype=np.int32)
     offsets, rows, ids = {}, {}, {}
     for name, start, count in zip(names, accumulate([0, *counts]), counts, strict=False):
-        mine = place[start : start + count]
-        order = np.argsort(mine, kind="stable")
-        new = np.empty(count, dtype=np.int64)
-        new[order] = np.arange(count)
-        sizes = np.bincount(mine, minlength=int(first_cluster[-1]))
+        place = first_cluster[part[start : start + count]]
+        place += cluster[start : start + count]
+        order = np.argsort(place, kind="stable")
+        sizes = np.bincount(place, minlength=int(first_cluster[-1]))
         offsets[name] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        rows[name], ids[name] = order, new
+        new = place  # its room is taken over
+        new[order] = np.arange(count, dtype=np.int32)
+        rows[name], ids[name] = (room.numbers(np.int32, [values]) for values in (order, new))
     return Numbering(hosts, trainers, tuple(clusters), offsets, rows, ids)
 
 
@@ -198,18 +208,19 @@ class _Cutter:
         self.choices: list[LevelChoice] = []
 
     def parts(self, hosts: int, trainers: int, bounds: Sequence[Bound]) -> np.ndarray:
-        """int64 N, part of each node."""
+        """int32 N, part of each node."""
         # Hosts may use up only half of the room, or trainers of the fullest host would have none.
         half = [Bound(bound.values, bound.most**0.5) for bound in bounds] if trainers > 1 else bounds
-        host = self.level("hosts", np.zeros(len(self._weights), dtype=np.int64), [hosts], half)
+        host = self.level("hosts", np.zeros(len(self._weights), dtype=np.int32), [hosts], half)
         inner = self.level("trainers", host, [trainers] * hosts, bounds)
-        return np.asarray(host * trainers + inner)
+        inner += host * np.int32(trainers)
+        return inner
 
     def level(
         self, name: str, piece: np.ndarray, blocks: Sequence[int], bounds: Sequence[Bound] = ()
     ) -> np.ndarray:
-        """int64 N, block of each node within its piece; `piece` is int64 N, `blocks` how many for each."""
-        found = np.zeros(len(piece), dtype=np.int64)
+        """int32 N, block of each node within its piece; `piece` is int32 N, `blocks` how many for each."""
+        found = np.zeros(len(piece), dtype=np.int32)
         if max(blocks) == 1:
             return found
         choice = self._choice(piece)
@@ -223,7 +234,8 @@ class _Cutter:
     def _choice(self, piece: np.ndarray) -> Choice:
         """By the piece with most edges; those that leave it are counted half, to save a scan."""
         degrees = np.zeros(int(piece.max(initial=0)) + 1, dtype=np.int64)
-        np.add.at(degrees, piece, np.diff(self._graph.indptr))
+        for mine in pieces(0, len(piece)):
+            np.add.at(degrees, piece[mine], np.diff(self._graph.indptr[mine.start : mine.stop + 1]))
         largest = int(degrees.argmax())
         nodes = int((piece == largest).sum())
         edges = -int(-degrees[largest] // 2)
@@ -248,7 +260,7 @@ class _Cutter:
         self, cut: Method, graph: DiskGraph, members: np.ndarray, blocks: int, bounds: Sequence[Bound]
     ) -> np.ndarray:
         """Of a graph that holds just the members."""
-        weights = self._weights[members]
+        weights = self._weights if len(members) == len(self._weights) else self._weights[members]
         if not graph.edges:
             middle = np.cumsum(weights) - weights / 2
             return np.asarray(middle * blocks / weights.sum(), dtype=np.int64)

@@ -46,9 +46,9 @@ class Places:
     old: np.ndarray
     """int64 N, id there; -1 for a node that it does not know."""
     part: np.ndarray
-    """int64 N, -1 likewise."""
+    """int32 N, -1 likewise."""
     cluster: np.ndarray
-    """int64 N, counted through all parts; -1 likewise."""
+    """int32 N, counted through all parts; -1 likewise."""
     gone: int
     """Nodes there that are in no table any more."""
 
@@ -88,8 +88,8 @@ def places(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMO
     known = old >= 0
     return Places(
         old=old,
-        part=np.where(known, part, -1),
-        cluster=np.where(known, cluster, -1),
+        part=np.where(known, part, -1).astype(np.int32),
+        cluster=np.where(known, cluster, -1).astype(np.int32),
         gone=len(there) - int(known.sum()),
     )
 

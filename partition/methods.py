@@ -20,7 +20,7 @@ from partition.errors import UsageError
 from partition.schema import nearest
 
 Method = Callable[[DiskGraph, np.ndarray, int, int], np.ndarray]
-"""(graph, int64 N weights of nodes, K >= 2, seed) -> int64 N, block of each node.
+"""(graph, int64 N weights of nodes, K >= 2, seed) -> integers N, block of each node.
 
 Scratch files go into the graph's folder and are gone afterwards. The same arguments give the same blocks, but
 from "kaminpar".

@@ -78,12 +78,11 @@ def write_text_hashes(
 ) -> None:
     """Beside the tokens, in the order of ids; `hashes` are by row. Files that are there are left alone."""
     for name, values in hashes.items():
-        by_id = values[numbering.rows[name]]
         for host in range(manifest.hosts):
             first, last = manifest.host_range(name, host)
             path = folder / f"part{host}" / "tokens" / f"{name}.hashes.npy"
             if not path.exists():
-                np.save(path, by_id[first:last])
+                np.save(path, values[numbering.rows[name][first:last]])
 
 
 def _strings(texts: pa.Array) -> Iterable[str]:

@@ -26,7 +26,7 @@ _SHRINKS = 0.9
 
 
 def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
-    """int64 N, block of each node."""
+    """int32 N, block of each node."""
     clusters, count = _clusters(graph, weights, blocks, seed)
     coarse_weights = np.zeros(count, dtype=np.int64)
     np.add.at(coarse_weights, clusters, weights)
@@ -40,7 +40,9 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.nda
             block = (cut if again else metis)(coarse, coarse_weights, blocks, seed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return _refined(graph, weights, block.astype(np.int32)[clusters], blocks).astype(np.int64)
+    found = block.astype(np.int32)[clusters]
+    del clusters
+    return _refined(graph, weights, found, blocks)
 
 
 def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int]:
@@ -55,10 +57,13 @@ def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> 
         draw = (seed & 0x7FFFFFFF) * CLUSTER_SCANS + scan
         propagation.cluster_scan(*rows, weights, labels, heft, score, touched, limit, draw)
     propagation.gather_lone(graph.indptr, weights, labels, heft, limit)
-    used = np.zeros(graph.nodes, dtype=np.int32)
-    used[labels] = 1
-    number = np.cumsum(used, dtype=np.int32) - 1
-    return number[labels], int(used.sum())
+    del heft, score
+    number = np.zeros(graph.nodes, dtype=np.int32)
+    number[labels] = 1
+    count = int(number.sum())
+    np.cumsum(number, dtype=np.int32, out=number)
+    number -= 1
+    return number[labels], count
 
 
 def _refined(graph: DiskGraph, weights: np.ndarray, block: np.ndarray, blocks: int) -> np.ndarray:

@@ -71,15 +71,14 @@ class Sought:
 
         return build(self.scratch / "graph", sum(self.counts), chunks)
 
-    @cached_property
     def counted(self) -> list[np.ndarray]:
         """What parts shall have equal shares of: nodes, edges, tokens, training targets; N each."""
         return stored.node_weights(self.tables, self.tokens, self.edges)
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """int64 N, all of these in one."""
-        return assign.combined_weights(self.counted)
+        """int64 N, all of these in one, mapped."""
+        return assign.combined_weights(self.counted(), self.room.inner("weights"))
 
     def cut(self) -> assign.Assignment:
         """Where each node lives, cut afresh."""
@@ -89,10 +88,10 @@ class Sought:
             self.weights,
             **{name: self.options[name] for name in names},
             memory=self.memory,
-            bounds=assign.even_bounds(self.counted) if self.options["even"] else (),
+            bounds=assign.even_bounds(self.counted()) if self.options["even"] else (),
         )
 
     def number(self, part: np.ndarray, cluster: np.ndarray) -> assign.Numbering:
-        """The id space that follows from a cut."""
-        hosts, trainers = self.options["hosts"], self.options["trainers"]
-        return assign.number(self.names, self.counts, part, cluster, hosts=hosts, trainers=trainers)
+        """The id space that follows from a cut, mapped."""
+        levels = {name: self.options[name] for name in ("hosts", "trainers")}
+        return assign.number(self.names, self.counts, part, cluster, **levels, room=self.room.inner("ids"))

@@ -66,6 +66,9 @@ class TokenLists:
     offsets: np.ndarray
     """int64, one longer than there are texts."""
 
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
