@@ -115,7 +115,7 @@ def _warm_up(method: str, folder: Path) -> None:
     asked = method.removesuffix(EVEN)
     for name in [asked] if asked in METHODS else list(METHODS):
         graph = build(folder / "ring", 1000, lambda: [(ring, (ring + 1) % 1000)])
-        METHODS[name](graph, np.ones(1000, dtype=np.int64), 2, 0)
+        METHODS[name](graph, np.ones(1000, dtype=np.int64), 2, 0, 1 << 30)
         if method.endswith(EVEN):
             uneven = np.zeros(1000, dtype=np.int64)
             evened(graph, uneven, 2, np.ones((3, 1000), dtype=np.int64), [1.0] * 3)

@@ -16,7 +16,7 @@ from itertools import accumulate
 import numpy as np
 
 from partition.arrays import pieces
-from partition.choose import Choice, choose
+from partition.choose import Choice, choose, room_to_cut
 from partition.csr import DiskGraph, induced
 from partition.methods import METHODS, Method
 from partition.room import IN_MEMORY, Room
@@ -204,7 +204,7 @@ class _Cutter:
         self._weights = weights
         self._method = method
         self._seed = seed
-        self._memory = memory
+        self._room = room_to_cut(memory, graph.nodes)
         self.choices: list[LevelChoice] = []
 
     def parts(self, hosts: int, trainers: int, bounds: Sequence[Bound]) -> np.ndarray:
@@ -240,7 +240,7 @@ class _Cutter:
         nodes = int((piece == largest).sum())
         edges = -int(-degrees[largest] // 2)
         weighted = self._graph.weights is not None
-        return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._memory)
+        return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._room)
 
     def _split(self, cut: Method, members: np.ndarray, blocks: int, bounds: Sequence[Bound]) -> np.ndarray:
         """int64, block of each member; contiguous chunks where there is no structure to follow."""
@@ -264,7 +264,7 @@ class _Cutter:
         if not graph.edges:
             middle = np.cumsum(weights) - weights / 2
             return np.asarray(middle * blocks / weights.sum(), dtype=np.int64)
-        found = cut(graph, weights, blocks, self._seed)
+        found = cut(graph, weights, blocks, self._seed, self._room)
         if not bounds:
             return found
         # Imported here: numba takes a second, and compiles for some more.

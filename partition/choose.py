@@ -33,6 +33,15 @@ _EVEN = 60
 """Bytes a node of --even."""
 
 
+_HELD_BYTES, _HELD_NODE_BYTES = 30_000_000, 16
+"""What a build holds beside the cut, and of each node of the whole graph."""
+
+
+def room_to_cut(memory: int, nodes: int) -> int:
+    """Bytes that a method may take of all that a build may, in a graph of so many nodes."""
+    return max(memory - _HELD_BYTES - _HELD_NODE_BYTES * nodes, 1)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A method by its name in METHODS, and the sentence that says why."""

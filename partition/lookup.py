@@ -1,7 +1,8 @@
-"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory: by Arrow or by DuckDB.
+"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory.
 
-Owns which of the two: Arrow's hash table where it fits in half of the memory, else DuckDB's joins and sorts,
-which go to disk. Both give the same. Never says what is wrong with an id.
+Owns the way: Arrow's hash table where it fits in half of the memory; else integers are sorted into a file
+and searched for there, and for texts DuckDB's joins and sorts go to disk. All give the same. Never says what
+is wrong with an id.
 Shape letters: N ids.
 """
 
@@ -19,8 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from partition.arrays import ArrayFile
 from partition.errors import StoreError
 from partition.room import Room
+from partition.runs import Keyed, in_order_of_keys
 
 _HASHED_BYTES = 120
 """Of an id in Arrow's table while it grows, its text apart: 87 to 110 with 1.6 and 20 million ids."""
@@ -40,6 +43,9 @@ def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.
     if _fits(ids, room):
         yield from _by_arrow(ids, keys)
         return
+    if asked == pa.int64():
+        yield from _by_order(ids, keys, room)
+        return
     with _duckdb(room) as connection:
         connection.register("ids", _reader(_numbered(pieces(ids)), asked))
         connection.register("keys", _reader(_numbered(keys), asked))
@@ -57,6 +63,10 @@ def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
         for found in _by_arrow(ids, pieces(ids)):
             yield first + np.flatnonzero(found != np.arange(first, first + len(found)))
             first += len(found)
+        return
+    if ids.type == pa.int64():
+        again = [found.rows[1:][np.diff(found.keys) == 0] for found in _in_order(ids, room.inner("order"))]
+        yield np.sort(np.concatenate(again)).astype(np.int64)
         return
     with _duckdb(room) as connection:
         connection.register("given", _reader(_numbered(pieces(ids)), ids.type))
@@ -88,6 +98,36 @@ def _by_arrow(ids: pa.Array, keys: Iterable[pa.Array]) -> Iterator[np.ndarray]:
     scanner = ds.Scanner.from_batches(reader, columns={"row": row}, use_threads=False, batch_readahead=1)
     for batch in scanner.to_batches():
         yield pc.fill_null(batch["row"], -1).to_numpy().astype(np.int64)
+
+
+def _by_order(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.ndarray]:
+    """By halving, in ids that are sorted in a file."""
+    scratch = room.inner("order")
+    assert scratch.folder is not None
+    files = ArrayFile(scratch.folder / "values", np.int64), ArrayFile(scratch.folder / "rows", np.int32)
+    for records in _in_order(ids, scratch):
+        for file, part in zip(files, (records.keys, records.rows), strict=True):
+            file.append(part)
+    values, rows = (file.mapped() for file in files)
+    scratch.clear()
+    for key in keys:
+        order = np.argsort(key.to_numpy())  # one after the other they are found in the same few pages
+        asked = key.to_numpy()[order]
+        place = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+        found = np.empty(len(asked), dtype=np.int64)
+        found[order] = np.where(values[place] == asked, rows[place], -1)
+        yield found
+
+
+def _in_order(ids: pa.Array, scratch: Room) -> Iterator[Keyed]:
+    """All ids ascending, equal ones by their rows."""
+    assert scratch.folder is not None
+    values = ids.to_numpy()
+
+    def keys_of(first: int, last: int) -> Keyed:
+        return Keyed(values[first:last], np.arange(first, last))
+
+    return in_order_of_keys(scratch.folder, len(ids), keys_of, range_records=scratch.records)
 
 
 @contextlib.contextmanager

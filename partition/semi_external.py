@@ -1,6 +1,6 @@
 """A cut of a graph whose edges do not fit in memory: clusters, the graph of clusters, its cut, refinement.
 
-Owns the levels and their limits. In memory: about 40 bytes a node, the size-bounded graph of clusters, and
+Owns the levels and their limits. In memory: about 28 bytes a node, the size-bounded graph of clusters, and
 METIS on that. Edges are scanned in their files.
 Shape letters: N nodes, K blocks.
 """
@@ -19,13 +19,26 @@ CLUSTER_SCANS = 4
 REFINE_SCANS = 3
 CLUSTERS_OF_A_BLOCK = 32
 """A cluster weighs at most so small a share of a block, or blocks of clusters could not be balanced."""
-COARSE_EDGES = 4_000_000
-"""Edges that METIS gets: 0.8 GB. Fixed, so that the same graph is cut alike on all machines."""
+COARSE_EDGES, LEAST_COARSE_EDGES = 4_000_000, 250_000
+"""Edges that METIS gets: 0.9 GB, or in steps of halves down to 60 MB. From about 1 GB of memory on it is the
+upper one, so that the same graph is cut alike on all such machines."""
+COARSE_BYTES = 230
+"""Of METIS for an edge, its nodes included."""
+_NODE_BYTES = 8
+"""Of a node, while METIS runs."""
 _SHRINKS = 0.9
 """Clustering again is worth it while it leaves less than that of the nodes."""
 
 
-def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+def coarse_edges(nodes: int, memory: int) -> int:
+    """How many METIS may get beside a graph of so many nodes."""
+    most = COARSE_EDGES
+    while most > LEAST_COARSE_EDGES and most * COARSE_BYTES > memory - _NODE_BYTES * nodes:
+        most //= 2
+    return most
+
+
+def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
     """int32 N, block of each node."""
     clusters, count = _clusters(graph, weights, blocks, seed)
     coarse_weights = np.zeros(count, dtype=np.int64)
@@ -33,11 +46,11 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.nda
     folder = graph.folder / "coarse.scratch"
     try:
         coarse = contracted(graph, folder, clusters, count)
-        again = coarse.edges > COARSE_EDGES and count < _SHRINKS * graph.nodes
+        again = coarse.edges > coarse_edges(graph.nodes, memory) and count < _SHRINKS * graph.nodes
         if count <= blocks:
             block: np.ndarray = np.arange(count, dtype=np.int64)
         else:
-            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed)
+            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed, memory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = block.astype(np.int32)[clusters]

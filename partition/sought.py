@@ -19,7 +19,7 @@ from partition import assign, stored
 from partition.csr import DiskGraph, build
 from partition.room import Room
 from partition.tables import GraphTables
-from partition.tokens import TokenLists
+from partition.token_lists import TokenLists
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from partition.arrays import pieces
 from partition.assign import Numbering
 from partition.manifest import NodeTypeInfo
-from partition.runs import RANGE_RECORDS
+from partition.room import Room
 from partition.stored_edges import (
     StoredRelation,
     StoredTargets,
@@ -25,7 +25,7 @@ from partition.stored_edges import (
     turned_round,
 )
 from partition.tables import EdgeTable, GraphTables, NodeTable
-from partition.tokens import TokenLists
+from partition.token_lists import TokenLists
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,14 @@ def stored_graph(
     *,
     keep_eval_edges: bool,
     reverse: bool,
-    range_records: int = RANGE_RECORDS,
+    memory: int,
 ) -> StoredGraph:
     """Renumber, drop what must not carry messages, turn round what shall be turned round.
 
-    `tokens` are by row. Files go into `folder`, which is made; OSError with ENOSPC if the disk is full.
+    `tokens` are by row; `memory` is in bytes. Files go into `folder`, which is made; OSError with ENOSPC if
+    the disk is full.
     """
+    range_records = Room(folder, memory).records
     relations: list[StoredRelation] = []
     targets = {}
     for table in tables.edges.values():
@@ -135,7 +137,7 @@ def node_weights(
 
     for name, lists in tokens.items():
         for mine in pieces(0, len(lists)):
-            of(text, name)[mine] = np.diff(lists.offsets[mine.start : mine.stop + 1])
+            of(text, name)[mine] = lists.lengths(mine)
     for name, table in tables.nodes.items():
         if table.splits is not None:
             np.add.at(of(targets, name), table.targets[table.splits[table.targets] == 0], one)

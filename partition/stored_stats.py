@@ -61,8 +61,8 @@ def _balance(graph: StoredGraph) -> dict[str, list[int]]:
         total["nodes"] += np.diff(numbering.part_bounds(name))
         if name in graph.tokens:
             for mine in pieces(0, len(table.ids)):
-                lengths = np.diff(graph.tokens[name].offsets[mine.start : mine.stop + 1])
-                add("tokens", numbering.part_of(name, numbering.ids[name][mine]), lengths)
+                part = numbering.part_of(name, numbering.ids[name][mine])
+                add("tokens", part, graph.tokens[name].lengths(mine))
         if table.splits is not None:
             training = table.targets[table.splits[table.targets] == 0]
             add("targets", numbering.part_of(name, numbering.ids[name][training]))

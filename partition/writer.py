@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from partition import token_lists
 from partition.arrays import gathered, pieces
 from partition.dgl_files import save_features, save_graph
 from partition.errors import UsageError
@@ -29,8 +30,6 @@ from partition.stored_edges import StoredTargets
 
 _LEAST_MEMORY = 1 << 28
 """Bytes that are taken anyway: what is imported has as much."""
-_TEXTS = 1 << 16
-"""Texts handled at a time: 100 MB where each has 64 tokens."""
 
 
 def write_parts(
@@ -141,7 +140,7 @@ def _write_tokens(part: Path, graph: StoredGraph, layout: Layout, host: int) -> 
     for name, lists in graph.tokens.items():
         (part / "tokens").mkdir(exist_ok=True)
         rows = _rows(graph, layout, host, name)
-        offsets = np.concatenate([[0], np.cumsum(lists.lengths[rows])]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lists.lengths(rows))]).astype(np.int64)
         if not (path := part / "tokens" / f"{name}.offsets.npy").exists():
             np.save(path, offsets)
         if (path := part / "tokens" / f"{name}.values.npy").exists():
@@ -153,8 +152,8 @@ def _write_tokens(part: Path, graph: StoredGraph, layout: Layout, host: int) -> 
         }
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for mine in pieces(0, len(rows), _TEXTS):
-                file.write(lists.select(rows[mine]).values.tobytes())
+            for mine in pieces(0, len(rows), token_lists.TEXTS):
+                file.write(lists.of(rows[mine]).tobytes())
 
 
 def _write_ids(part: Path, graph: StoredGraph, layout: Layout, host: int) -> None:
