@@ -47,7 +47,7 @@ class Request:
     """Fingerprint of the tokenizer's files, empty without one."""
     id: str
     memory: int
-    """Bytes that reading the tables may take, and then cutting."""
+    """Bytes that each step may take, above Python and its packages."""
 
 
 @dataclass(frozen=True)

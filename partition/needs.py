@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from partition.choose import choose, need_of
+from partition.choose import choose, need_of, room_to_cut
 from partition.survey import TableSurvey
 
 
@@ -156,9 +156,10 @@ def levels_of(sizes: Sizes, options: Options) -> tuple[Level, ...]:
         if blocks <= 1:
             continue
         nodes, edges = round(sizes.nodes / pieces), round(sizes.edges / pieces)
-        choice = choose(options.method, nodes=nodes, edges=edges, weighted=True, memory=options.memory)
-        even = options.even and level != "clusters"
-        need = need_of(choice.method, nodes=nodes, edges=edges, weighted=True, even=even)
+        memory = room_to_cut(options.memory, round(sizes.nodes))
+        graph = {"nodes": nodes, "edges": edges, "weighted": True, "memory": memory}
+        choice = choose(options.method, **graph)
+        need = need_of(choice.method, **graph, even=options.even and level != "clusters")
         found.append(Level(level, choice.method, choice.why, need, round(sizes.edges)))
     return tuple(found)
 

@@ -12,6 +12,7 @@ import shutil
 import numpy as np
 
 from partition import propagation
+from partition.choose import coarse_edges
 from partition.csr import DiskGraph, contracted
 from partition.methods import metis, most_weight
 
@@ -19,23 +20,8 @@ CLUSTER_SCANS = 4
 REFINE_SCANS = 3
 CLUSTERS_OF_A_BLOCK = 32
 """A cluster weighs at most so small a share of a block, or blocks of clusters could not be balanced."""
-COARSE_EDGES, LEAST_COARSE_EDGES = 4_000_000, 250_000
-"""Edges that METIS gets: 0.9 GB, or in steps of halves down to 60 MB. From about 1 GB of memory on it is the
-upper one, so that the same graph is cut alike on all such machines."""
-COARSE_BYTES = 230
-"""Of METIS for an edge, its nodes included."""
-_NODE_BYTES = 8
-"""Of a node, while METIS runs."""
 _SHRINKS = 0.9
 """Clustering again is worth it while it leaves less than that of the nodes."""
-
-
-def coarse_edges(nodes: int, memory: int) -> int:
-    """How many METIS may get beside a graph of so many nodes."""
-    most = COARSE_EDGES
-    while most > LEAST_COARSE_EDGES and most * COARSE_BYTES > memory - _NODE_BYTES * nodes:
-        most //= 2
-    return most
 
 
 def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
@@ -46,7 +32,7 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: i
     folder = graph.folder / "coarse.scratch"
     try:
         coarse = contracted(graph, folder, clusters, count)
-        again = coarse.edges > coarse_edges(graph.nodes, memory) and count < _SHRINKS * graph.nodes
+        again = coarse.edges > coarse_edges(memory, nodes=graph.nodes) and count < _SHRINKS * graph.nodes
         if count <= blocks:
             block: np.ndarray = np.arange(count, dtype=np.int64)
         else:

@@ -28,8 +28,8 @@ from partition.memory import size_words
 from partition.stored import StoredGraph
 from partition.stored_edges import StoredTargets
 
-_LEAST_MEMORY = 1 << 28
-"""Bytes that are taken anyway: what is imported has as much."""
+_LEAST_MEMORY, _HELD = 1 << 26, 100_000_000
+"""Bytes that DGL may take in any case, and those that are held beside."""
 
 
 def write_parts(
@@ -79,7 +79,7 @@ def _check_memory(
         info = relation.info
         sizes[f"features of {count:,} edges {info.name}"] = 4 * info.feature_width * count
     what = max(sizes, key=lambda name: sizes[name])
-    if sizes[what] > max(memory, _LEAST_MEMORY):
+    if sizes[what] > max(memory - _HELD, _LEAST_MEMORY):
         raise UsageError(
             f"host {host} of {manifest.hosts} gets {what}: to write them takes {size_words(sizes[what])} "
             f"of memory, more than {size_words(memory)}",

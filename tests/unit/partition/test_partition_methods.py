@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from partition import semi_external
 from partition.assign import assign
-from partition.choose import NEEDS, choose
+from partition.choose import NEEDS, choose, room_to_cut
 from partition.csr import DiskGraph, build
 from partition.errors import UsageError
 from partition.methods import METHODS, most_weight
@@ -115,7 +115,7 @@ def test_a_graph_of_clusters_that_is_too_large_is_clustered_again(
     monkeypatch.setattr(semi_external, "metis", metis)
     monkeypatch.setattr(semi_external, "CLUSTER_SCANS", 1)
     METHODS["semi-external"](graph, weights, 2, 0, MEMORY)
-    monkeypatch.setattr(semi_external, "COARSE_EDGES", sizes[0] // 2)
+    monkeypatch.setattr("partition.choose._COARSE_EDGES", sizes[0] // 2)
     block = METHODS["semi-external"](graph, weights, 2, 0, MEMORY)
     assert sizes[1] < sizes[0]
     assert balance(block, weights, 2) <= 1.05
@@ -226,6 +226,7 @@ def test_auto_chooses_level_by_level(tmp_path: Path) -> None:
     graph, _ = planted(tmp_path / "graph", groups=16, size=100)
     weights = np.full(graph.nodes, 100)
     memory = NEEDS["metis"].bytes(nodes=graph.nodes, edges=graph.edges, weighted=True) * 2 // 3
+    memory += MEMORY - room_to_cut(MEMORY, graph.nodes)
     levels = {"hosts": 4, "trainers": 2, "cluster_size": 100, "seed": 0}
     found = assign(graph, weights, method="auto", memory=memory, **levels)  # type: ignore[arg-type]
     chosen = [(choice.level, choice.method) for choice in found.choices]
