@@ -37,12 +37,17 @@ _EVEN = 60
 
 
 _HELD_BYTES, _HELD_NODE_BYTES = 30_000_000, 16
-"""What a build holds beside the cut, and of each node of the whole graph."""
+"""What a build holds beside the cut, and of that for each node."""
 
 
 def room_to_cut(memory: int, nodes: int) -> int:
     """Bytes that a method may take of all that a build may, in a graph of so many nodes."""
-    return max(memory - _HELD_BYTES - _HELD_NODE_BYTES * nodes, 1)
+    return max(memory - held_bytes(nodes), 1)
+
+
+def held_bytes(nodes: int) -> int:
+    """What a build holds beside the cut of a graph of so many nodes."""
+    return _HELD_BYTES + _HELD_NODE_BYTES * nodes
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def forecast(request: Request, root: Path, *, reuse: bool, try_texts: bool) -> F
         sizes=sizes,
         levels=levels,
         tokens=tokens,
-        memory=memory_of(sizes, levels, options.memory),
+        memory=memory_of(nodes, sizes, levels, options.memory),
         disk=disk_of(nodes, relations, sizes, options),
         scratch=scratch_of(sizes),
         seconds=seconds_of(sizes, levels, sum(new_texts)),

@@ -29,6 +29,8 @@ _HASHED_BYTES = 120
 """Of an id in Arrow's table while it grows, its text apart: 87 to 110 with 1.6 and 20 million ids."""
 _SMALL_BYTES = 64 << 20
 """A table of this size is taken whatever the limit; importing DuckDB takes as much."""
+_DUCKDB_BYTES = 256 << 20
+"""DuckDB gets half of the memory, but not less than this."""
 _ROWS = 1 << 16
 _FULL_BYTES = 64 << 20
 """With less than this free, DuckDB's failure is put down to a full disk."""
@@ -86,8 +88,20 @@ def pieces(ids: pa.Array) -> Iterator[pa.Array]:
         yield ids.slice(start, _ROWS)
 
 
+def lookup_bytes(count: int, id_bytes: float, *, texts: bool, memory: int) -> int:
+    """What it takes at most to look into so many ids of one type, integers or texts."""
+    hashed = round(count * (_HASHED_BYTES + id_bytes))
+    if hashed <= max(memory // 2, _SMALL_BYTES):
+        return hashed
+    return max(memory // 2, _DUCKDB_BYTES) if texts else 0  # sorted as edges are
+
+
 def _fits(ids: pa.Array, room: Room) -> bool:
-    return room.folder is None or len(ids) * _HASHED_BYTES + ids.nbytes <= max(room.memory // 2, _SMALL_BYTES)
+    return (
+        not len(ids)
+        or room.folder is None
+        or len(ids) * _HASHED_BYTES + ids.nbytes <= max(room.memory // 2, _SMALL_BYTES)
+    )
 
 
 def _by_arrow(ids: pa.Array, keys: Iterable[pa.Array]) -> Iterator[np.ndarray]:
@@ -139,7 +153,7 @@ def _duckdb(room: Room) -> Iterator[Any]:
     scratch = room.inner("duckdb")
     assert scratch.folder is not None
     settings: dict[str, Any] = {
-        "memory_limit": f"{max(room.memory // 2, 256 << 20)}B",
+        "memory_limit": f"{max(room.memory // 2, _DUCKDB_BYTES)}B",
         "temp_directory": str(scratch.folder),
         "threads": 1,  # more take more memory
     }
