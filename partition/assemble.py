@@ -147,7 +147,9 @@ def _sought(
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
     edges = tuple(stored.MessageEdges(table, options["keep_eval_edges"]) for table in loaded.edges.values())
-    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key, scratch=scratch)
+    keys = content_keys(
+        loaded, edges, options, tokenizer=request.tokenizer_key, room=Room(scratch, request.memory)
+    )
     give_back()
     texts = _tokenized(request, loaded, keys, earlier, Room(scratch / "tokens", request.memory), say)
     tokens = {name: text.lists for name, text in texts.items()}

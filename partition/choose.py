@@ -19,12 +19,14 @@ class Need:
     weighted_edge: int
     """Where edges differ in weight: parallel ones in the tables, or both directions of a relation."""
     node: int
+    fixed: int = 0
 
     def bytes(self, *, nodes: int, edges: int, weighted: bool) -> int:
-        return edges * (self.weighted_edge if weighted else self.edge) + nodes * self.node
+        edge = self.weighted_edge if weighted else self.edge
+        return self.fixed + edges * edge + nodes * self.node
 
 
-NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40)}
+NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40, fixed=60_000_000)}
 """In the order of preference; where none fits, edges stay on disk."""
 _OTHERS = {"semi-external": Need(0, 0, 28), "random": Need(0, 0, 8)}
 _COARSE_EDGES, _LEAST_COARSE_EDGES = 4_000_000, 250_000

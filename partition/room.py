@@ -39,6 +39,11 @@ class Room:
         """So many are sorted at a time: 50 bytes each, a tenth of the memory, and 100 MB at most."""
         return min(max(self.memory >> 9, _LEAST_RECORDS), _MOST_RECORDS)
 
+    @property
+    def spilled(self) -> int:
+        """The same of records that are added up (spill.py), which take twice as much."""
+        return self.records // 2
+
     def inner(self, name: str) -> Room:
         """A room of its own, empty; what an earlier one of that name held is gone."""
         if self.folder is None:

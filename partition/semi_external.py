@@ -15,6 +15,7 @@ from partition import propagation
 from partition.choose import coarse_edges
 from partition.csr import DiskGraph, contracted
 from partition.methods import metis, most_weight
+from partition.room import Room
 
 CLUSTER_SCANS = 4
 REFINE_SCANS = 3
@@ -31,7 +32,8 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: i
     np.add.at(coarse_weights, clusters, weights)
     folder = graph.folder / "coarse.scratch"
     try:
-        coarse = contracted(graph, folder, clusters, count)
+        spilled = Room(memory=memory).spilled
+        coarse = contracted(graph, folder, clusters, count, range_records=spilled)
         again = coarse.edges > coarse_edges(memory, nodes=graph.nodes) and count < _SHRINKS * graph.nodes
         if count <= blocks:
             block: np.ndarray = np.arange(count, dtype=np.int64)

@@ -69,7 +69,7 @@ class Sought:
                 for source, destination in relation.ends():
                     yield first[schema.source] + source, first[schema.destination] + destination
 
-        return build(self.scratch / "graph", sum(self.counts), chunks)
+        return build(self.scratch / "graph", sum(self.counts), chunks, range_records=self.room.spilled)
 
     def counted(self) -> list[np.ndarray]:
         """What parts shall have equal shares of: nodes, edges, tokens, training targets; N each."""
