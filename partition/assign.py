@@ -134,8 +134,8 @@ def assign(
 ) -> Assignment:
     """Cut into hosts, each host into trainers, each trainer's part into clusters.
 
-    Balances `weights`, int64 N. `memory` is in bytes and bounds nothing but what "auto" chooses, level by
-    level, by the largest piece to cut. `bounds` hold for hosts and trainers, where they can be reached.
+    Balances `weights`, int64 N. `memory`, in bytes, is that of the whole build: by what is left of it "auto"
+    chooses, level by level, by the largest piece to cut. `bounds` hold for hosts and trainers, where they can be reached.
     Scratch files go into the graph's folder.
     """
     cutter = _Cutter(graph, weights, method, seed, memory)
@@ -243,7 +243,7 @@ class _Cutter:
         return choose(self._method, nodes=nodes, edges=edges, weighted=weighted, memory=self._room)
 
     def _split(self, cut: Method, members: np.ndarray, blocks: int, bounds: Sequence[Bound]) -> np.ndarray:
-        """int64, block of each member; contiguous chunks where there is no structure to follow."""
+        """Integers, block of each member; contiguous chunks where there is no structure to follow."""
         if blocks == 1:
             return np.zeros(len(members), dtype=np.int64)
         if blocks >= len(members):

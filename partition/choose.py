@@ -20,6 +20,7 @@ class Need:
     """Where edges differ in weight: parallel ones in the tables, or both directions of a relation."""
     node: int
     fixed: int = 0
+    """Of any graph."""
 
     def bytes(self, *, nodes: int, edges: int, weighted: bool) -> int:
         edge = self.weighted_edge if weighted else self.edge

@@ -67,7 +67,7 @@ def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
             first += len(found)
         return
     if ids.type == pa.int64():
-        again = [found.rows[1:][np.diff(found.keys) == 0] for found in _in_order(ids, room.inner("order"))]
+        again = [rows[1:][np.diff(keys) == 0] for keys, rows in _in_order(ids, room.inner("order"))]
         yield np.sort(np.concatenate(again)).astype(np.int64)
         return
     with _duckdb(room) as connection:
@@ -119,8 +119,8 @@ def _by_order(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[n
     scratch = room.inner("order")
     assert scratch.folder is not None
     files = ArrayFile(scratch.folder / "values", np.int64), ArrayFile(scratch.folder / "rows", np.int32)
-    for records in _in_order(ids, scratch):
-        for file, part in zip(files, (records.keys, records.rows), strict=True):
+    for some in _in_order(ids, scratch):
+        for file, part in zip(files, some, strict=True):
             file.append(part)
     values, rows = (file.mapped() for file in files)
     scratch.clear()
@@ -133,15 +133,17 @@ def _by_order(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[n
         yield found
 
 
-def _in_order(ids: pa.Array, scratch: Room) -> Iterator[Keyed]:
-    """All ids ascending, equal ones by their rows."""
+def _in_order(ids: pa.Array, scratch: Room) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(int64 ids ascending, equal ones by their rows; these rows), piece by piece."""
     assert scratch.folder is not None
     values = ids.to_numpy()
 
     def keys_of(first: int, last: int) -> Keyed:
         return Keyed(values[first:last], np.arange(first, last))
 
-    return in_order_of_keys(scratch.folder, len(ids), keys_of, range_records=scratch.records)
+    for some in in_order_of_keys(scratch.folder, len(ids), keys_of, range_records=scratch.records):
+        assert some.rows is not None
+        yield some.keys, some.rows
 
 
 @contextlib.contextmanager

@@ -156,9 +156,9 @@ def levels_of(sizes: Sizes, options: Options) -> tuple[Level, ...]:
             continue
         nodes, edges = round(sizes.nodes / pieces), round(sizes.edges / pieces)
         memory = room_to_cut(options.memory, round(sizes.nodes))
-        graph = {"nodes": nodes, "edges": edges, "weighted": True, "memory": memory}
-        choice = choose(options.method, **graph)
-        need = need_of(choice.method, **graph, even=options.even and level != "clusters")
+        choice = choose(options.method, nodes=nodes, edges=edges, weighted=True, memory=memory)
+        even = options.even and level != "clusters"
+        need = need_of(choice.method, nodes=nodes, edges=edges, weighted=True, memory=memory, even=even)
         found.append(Level(level, choice.method, choice.why, need, round(sizes.edges)))
     return tuple(found)
 

@@ -164,8 +164,8 @@ def _completed(
     say(f"tokenizing {len(missing):,} texts of {name}")
     start = time.monotonic()
     column = texts if known is None else texts.take(pa.array(missing))
-    told = {"max_length": tokenizer.max_length, "what": name, "say": say}
-    lists = tokenize(column, tokenizer.loaded, **told, room=room)
+    longest = tokenizer.max_length
+    lists = tokenize(column, tokenizer.loaded, max_length=longest, what=name, say=say, room=room)
     seconds = time.monotonic() - start
     if known is None:
         return Tokenized(lists, hashes, seconds)
