@@ -135,8 +135,8 @@ def assign(
     """Cut into hosts, each host into trainers, each trainer's part into clusters.
 
     Balances `weights`, int64 N. `memory`, in bytes, is that of the whole build: by what is left of it "auto"
-    chooses, level by level, by the largest piece to cut. `bounds` hold for hosts and trainers, where they can be reached.
-    Scratch files go into the graph's folder.
+    chooses, level by level, by the largest piece to cut. `bounds` hold for hosts and trainers, where they can
+    be reached. Scratch files go into the graph's folder.
     """
     cutter = _Cutter(graph, weights, method, seed, memory)
     part = cutter.parts(hosts, trainers, bounds)
