@@ -15,7 +15,7 @@ JOB = Path(__file__).parents[3] / "benchmarks" / "partition_job.py"
 HOSTS, TRAINERS = 8, 1
 
 
-@pytest.mark.parametrize(("edges", "memory"), [(500_000, 90_000_000), (2_000_000, 120_000_000)])
+@pytest.mark.parametrize(("edges", "memory"), [(500_000, 100_000_000), (2_000_000, 120_000_000)])
 def test_a_build_keeps_to_its_memory(
     edges: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
