@@ -45,7 +45,7 @@ def _build(commands: _Commands) -> None:
         "--memory",
         default="",
         metavar="SIZE",
-        help="what reading and cutting may take, by which auto chooses, like 4GiB; none = most there is",
+        help="what the build may take, by which auto chooses, like 4GiB; none = most of what there is",
     )
     parser.add_argument(
         "--no-reuse", action="store_true", help="take nothing from other partitions of the store: cut afresh"

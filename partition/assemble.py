@@ -47,7 +47,7 @@ class Request:
     """Fingerprint of the tokenizer's files, empty without one."""
     id: str
     memory: int
-    """Bytes that reading the tables may take, and then cutting."""
+    """Bytes that each step may take, above Python and its packages."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def assemble(request: Request, earlier: Sequence[Earlier], journal: Journal, say
         sought.tokens,
         keep_eval_edges=request.options["keep_eval_edges"],
         reverse=request.options["reverse"],
+        memory=request.memory,
     )
     times = {f"tokens of {name}": text.seconds for name, text in texts.items()}
     quarantine = sought.tables.quarantine
@@ -147,23 +148,30 @@ def _sought(
     if not any(len(table.ids) for table in loaded.nodes.values()):
         raise DataError(f"{request.schema.name}: the graph has no nodes")
     edges = tuple(stored.MessageEdges(table, options["keep_eval_edges"]) for table in loaded.edges.values())
-    keys = content_keys(loaded, edges, options, tokenizer=request.tokenizer_key, scratch=scratch)
+    keys = content_keys(
+        loaded, edges, options, tokenizer=request.tokenizer_key, room=Room(scratch, request.memory)
+    )
     give_back()
-    texts = _tokenized(request, loaded, keys, earlier, say)
+    texts = _tokenized(request, loaded, keys, earlier, Room(scratch / "tokens", request.memory), say)
     tokens = {name: text.lists for name, text in texts.items()}
     name, memory = request.schema.name, request.memory
     return Sought(name, loaded, edges, tokens, options, keys, scratch, memory), texts
 
 
 def _tokenized(
-    request: Request, loaded: GraphTables, keys: Mapping[str, str], earlier: Sequence[Earlier], say: Say
+    request: Request,
+    loaded: GraphTables,
+    keys: Mapping[str, str],
+    earlier: Sequence[Earlier],
+    room: Room,
+    say: Say,
 ) -> dict[str, Tokenized]:
     if request.tokenizer_folder is None:
         if texts := [name for name, table in loaded.nodes.items() if table.texts is not None]:
             say(f"no tokenizer chosen: the texts of {', '.join(texts)} are left out")
         return {}
     tokenizer = Tokenizer(request.tokenizer_folder, request.options["max_length"])
-    return tokenize_all(loaded, tokenizer, keys, earlier, say)
+    return tokenize_all(loaded, tokenizer, keys, earlier, say, room)
 
 
 def _manifest(

@@ -112,8 +112,9 @@ def find_or_build(
     """Like `build`, and tells whether the partition was found.
 
     `cache` is where partitions of a store at a URL are kept here.
-    `memory` ("4GiB"; "": most of what there is) decides between methods where the options leave it open. It
-    is not part of the id: a partition that another machine has cut is as good.
+    `memory` ("4GiB"; "": most of what there is) bounds what the build takes above Python and its packages,
+    and so decides how the graph is cut where the options leave it open. It is not part of the id: a partition
+    that another machine has cut is as good.
     Without `reuse` nothing of other partitions goes into it: one that was made out of another is left alone,
     and the request built afresh under an id of its own.
     Of two processes with the same request one builds, the other waits for it; of two machines with one store
@@ -222,7 +223,7 @@ def _build(request: Request, root: Path, say: Say, *, reuse: bool) -> BuildResul
     journal = Journal(root, request.id)
     journal.begin()
     draft = journal.draft
-    look_at_room(request, root, reuse=reuse)  # what is done stays, also where it finds none
+    look_at_room(request, root, say, reuse=reuse)  # what is done stays, also where it finds none
     try:
         made = assemble(request, earlier_partitions(root) if reuse else (), journal, say)
         manifest, done = made.manifest, journal.hosts

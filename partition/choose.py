@@ -19,22 +19,42 @@ class Need:
     weighted_edge: int
     """Where edges differ in weight: parallel ones in the tables, or both directions of a relation."""
     node: int
+    fixed: int = 0
+    """Of any graph."""
 
     def bytes(self, *, nodes: int, edges: int, weighted: bool) -> int:
-        return edges * (self.weighted_edge if weighted else self.edge) + nodes * self.node
+        edge = self.weighted_edge if weighted else self.edge
+        return self.fixed + edges * edge + nodes * self.node
 
 
-NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40)}
+NEEDS = {"metis": Need(210, 210, 130), "kaminpar": Need(48, 80, 40, fixed=60_000_000)}
 """In the order of preference; where none fits, edges stay on disk."""
-_CLUSTERS_BYTES = 800_000_000
-"""Of semi-external's graph of clusters, which is made small enough; where edges are few it is all of them."""
 PROPAGATION = "label-propagation"
 """How clusters of large graphs are made (clusters.py); for hosts and trainers there is no asking for it."""
 _MANY_EDGES = 2_000_000
 """Fewer of them METIS cuts into clusters in three seconds; numba compiles for two."""
-_OTHERS = {"semi-external": Need(0, 0, 48), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
+_OTHERS = {"semi-external": Need(0, 0, 36), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
+_COARSE_EDGES, _LEAST_COARSE_EDGES = 4_000_000, 250_000
+"""Edges of semi-external's graph of clusters, which METIS gets: as many, or in steps of halves as memory has
+room for. From 1 GB on it is the first, so that the same graph is cut alike on all such machines."""
+_COARSE_BYTES, _COARSE_NODE_BYTES = 230, 8
+"""Of METIS for one of them, its nodes included; and of a node of the graph itself meanwhile."""
 _EVEN = 60
 """Bytes a node of --even."""
+
+
+_HELD_BYTES, _HELD_NODE_BYTES = 30_000_000, 16
+"""What a build holds beside the cut, and of that for each node."""
+
+
+def room_to_cut(memory: int, nodes: int) -> int:
+    """Bytes that a method may take of all that a build may, in a graph of so many nodes."""
+    return max(memory - held_bytes(nodes), 1)
+
+
+def held_bytes(nodes: int) -> int:
+    """What a build holds beside the cut of a graph of so many nodes."""
+    return _HELD_BYTES + _HELD_NODE_BYTES * nodes
 
 
 @dataclass(frozen=True)
@@ -45,11 +65,20 @@ class Choice:
     why: str
 
 
-def need_of(method: str, *, nodes: int, edges: int, weighted: bool, even: bool = False) -> int:
-    """Bytes that a method of METHODS takes at most; one that somebody else registered counts as METIS."""
+def coarse_edges(memory: int, *, nodes: int) -> int:
+    """How many the graph of clusters may have, by the memory of the cut and the nodes of the graph."""
+    most = _COARSE_EDGES
+    while most > _LEAST_COARSE_EDGES and most * _COARSE_BYTES > memory - _COARSE_NODE_BYTES * nodes:
+        most //= 2
+    return most
+
+
+def need_of(method: str, *, nodes: int, edges: int, weighted: bool, memory: int, even: bool = False) -> int:
+    """Bytes that a method of METHODS takes at most of `memory`; one that is not ours counts as METIS."""
     need = {**NEEDS, **_OTHERS}.get(method, NEEDS["metis"]).bytes(nodes=nodes, edges=edges, weighted=weighted)
     if method == "semi-external":
-        need += min(_CLUSTERS_BYTES, NEEDS["metis"].edge * edges)
+        coarse = min(coarse_edges(memory, nodes=nodes), edges)
+        need = max(need, _COARSE_BYTES * coarse + _COARSE_NODE_BYTES * nodes)
     return max(need, _EVEN * nodes if even else 0)
 
 

@@ -36,13 +36,13 @@ NODE_BYTES = 40
 def cluster_parts(
     graph: DiskGraph, weights: np.ndarray, part: np.ndarray, counts: Sequence[int], seed: int, memory: int
 ) -> np.ndarray:
-    """int64 N, cluster of each node within its part, without gaps; about as many as `counts`, P, says.
+    """int32 N, cluster of each node within its part, without gaps; about as many as `counts`, P, says.
 
-    `weights` and `part` are int64 N. Parts are worked on side by side as far as processors and `memory`, in
-    bytes, go; the clusters do not depend on that. Scratch files go into the graph's folder.
+    `weights` are int64 N, `part` int32 N. Parts are worked on side by side as far as processors and `memory`,
+    in bytes, go; the clusters do not depend on that. Scratch files go into the graph's folder.
     """
     folder = graph.folder / "parts.scratch"
-    found: np.ndarray = np.zeros(graph.nodes, dtype=np.int64)
+    found: np.ndarray = np.zeros(graph.nodes, dtype=np.int32)
     try:
         pieces, members, starts = split(graph, folder, part, len(counts))
 

@@ -17,7 +17,7 @@ import numpy as np
 from partition.errors import DataError
 from partition.spill import RANGE_RECORDS, Records, in_order
 
-CHUNK_EDGES = 1 << 19
+CHUNK_EDGES = 1 << 18
 """Edges handled at a time."""
 MAX_NODES = 2**31 - 1
 _MAX_WEIGHT = 2**31 - 1

@@ -16,7 +16,7 @@ from partition.assemble import Request
 from partition.build import BuildOptions, afresh, request_of
 from partition.csr import MAX_NODES
 from partition.errors import DataError, LMGNNError, UsageError
-from partition.forecast import DISK_FACTOR, Forecast, forecast, free_bytes, no_room
+from partition.forecast import DISK_FACTOR, Forecast, forecast, free_bytes, no_room, too_little
 from partition.manifest import PartitionManifest
 from partition.memory import machine_bytes, memory_bytes, size_words
 from partition.objects import Objects
@@ -82,12 +82,6 @@ def _refusals(request: Request, told: Forecast, root: Path, free: int, machine: 
         yield DataError(f"{told.sizes.nodes:,.0f} nodes: at most {MAX_NODES:,} can be cut")
     if not told.sizes.nodes:
         yield DataError(f"{request.schema.name}: the graph has no nodes")
-    for level in told.levels:
-        if request.options["method"] == "auto" and level.bytes > request.memory:
-            need = f"{level.level} need {size_words(level.bytes)} to be cut by {level.method}, the frugalest"
-            hint = f"raise --memory as far as the machine's {size_words(machine)} go"
-            yield UsageError(f"{need} method, more than {size_words(request.memory)}", hint=hint)
-            break
     over = {phase: size for phase, size in told.memory.items() if size > machine}
     for phase, size in over.items():
         hint = _HINTS[phase]
@@ -97,6 +91,8 @@ def _refusals(request: Request, told: Forecast, root: Path, free: int, machine: 
                 hint = _HINTS["ingest"]
         words = f"{phase} needs about {size_words(size)} of memory"
         yield UsageError(f"{words}, the machine has {size_words(machine)}", hint=hint)
+    if not over and (words := too_little(told, request.memory)):
+        yield UsageError(words, hint=f"raise --memory as far as the machine's {size_words(machine)} go")
     if told.peak_disk > free:
         yield no_room(root, f"about {size_words(told.peak_disk)} are", free)
 

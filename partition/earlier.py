@@ -21,7 +21,7 @@ from partition.manifest import MANIFEST_NAME, PartitionManifest
 from partition.reader import open_tokens, read_ids
 from partition.room import IN_MEMORY, Room
 from partition.store import check_files
-from partition.tokens import TokenLists
+from partition.token_lists import TokenLists, joined
 
 WEIGHT = "weight"
 """Figure of a partition, see `figures`."""
@@ -46,9 +46,9 @@ class Places:
     old: np.ndarray
     """int64 N, id there; -1 for a node that it does not know."""
     part: np.ndarray
-    """int64 N, -1 likewise."""
+    """int32 N, -1 likewise."""
     cluster: np.ndarray
-    """int64 N, counted through all parts; -1 likewise."""
+    """int32 N, counted through all parts; -1 likewise."""
     gone: int
     """Nodes there that are in no table any more."""
 
@@ -88,8 +88,8 @@ def places(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMO
     known = old >= 0
     return Places(
         old=old,
-        part=np.where(known, part, -1),
-        cluster=np.where(known, cluster, -1),
+        part=np.where(known, part, -1).astype(np.int32),
+        cluster=np.where(known, cluster, -1).astype(np.int32),
         gone=len(there) - int(known.sum()),
     )
 
@@ -101,11 +101,7 @@ def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN
     kinds = ("values", "offsets", "hashes")
     check_files(earlier.folder, [f"{stem}.{kind}.npy" for stem in stems for kind in kinds])
     opened = [open_tokens(earlier.folder, host, node_type) for host in hosts]
-    lengths = np.concatenate([np.diff(offsets) for _, offsets in opened])
-    lists = TokenLists(
-        np.concatenate([values for values, _ in opened]),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
+    lists = joined([TokenLists(*arrays) for arrays in opened], room)
     hashes = np.concatenate([np.load(earlier.folder / f"{stem}.hashes.npy") for stem in stems])
     return StoredTokens(lists, hashes, rows_among(ids, _ids(earlier, node_type), room))
 

@@ -27,7 +27,7 @@ AIM = 0.95
 def evened(
     graph: DiskGraph, block: np.ndarray, blocks: int, measures: np.ndarray, most: Sequence[float]
 ) -> np.ndarray:
-    """int64 N, blocks within all bounds, or as near to that as single moves get.
+    """int32 N, blocks within all bounds, or as near to that as single moves get.
 
     `measures` is int64 C x N; no block shall have more than `most` times the mean of each.
     """
@@ -43,7 +43,7 @@ def evened(
     touched = np.empty(most_neighbours(graph), dtype=np.int32)
     for patience in PATIENCE:
         _even_scan(*rows, measures, found, load, limits, units, score, touched, patience)
-    return found.astype(np.int64)
+    return found
 
 
 def _limits(totals: np.ndarray, most: Sequence[float], blocks: int) -> np.ndarray:

@@ -21,10 +21,10 @@ BALANCE_LIMIT = 1.05
 def place_new(
     graph: DiskGraph, weights: np.ndarray, part: np.ndarray, cluster: np.ndarray, parts: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(part, cluster within the part) of each node, both int64 N; clusters of a part leave no gaps.
+    """(part, cluster within the part) of each node, both int32 N; clusters of a part leave no gaps.
 
-    -1 in `part` and `cluster` (int64 N, clusters counted through all parts or within each) marks a new node;
-    `weights` (N) are what parts shall have equal shares of.
+    -1 in `part` and `cluster` (integers N, clusters counted through all parts or within each) marks a new
+    node; `weights` (N) are what parts shall have equal shares of.
     It joins the part of most of its neighbours that has room, there the cluster of most of them, and without
     either the lightest. Nodes that only know new nodes come after those.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def forecast(request: Request, root: Path, *, reuse: bool, try_texts: bool) -> F
         sizes=sizes,
         levels=levels,
         tokens=tokens,
-        memory=memory_of(sizes, levels, options.memory),
+        memory=memory_of(nodes, sizes, levels, options.memory),
         disk=disk_of(nodes, relations, sizes, options),
         scratch=scratch_of(sizes),
         seconds=seconds_of(sizes, levels, sum(new_texts)),
@@ -118,15 +118,25 @@ def forecast(request: Request, root: Path, *, reuse: bool, try_texts: bool) -> F
     )
 
 
-def look_at_room(request: Request, root: Path, *, reuse: bool) -> None:
+def too_little(told: Forecast, memory: int) -> str:
+    """What is said where a build needs more than `memory` bytes; empty where it does not."""
+    phase, need = max(told.memory.items(), key=lambda item: item[1])
+    words = f"{phase} needs about {size_words(need)} of memory, more than {size_words(memory)}"
+    return words if need > memory else ""
+
+
+def look_at_room(request: Request, root: Path, say: Callable[[str], None], *, reuse: bool) -> None:
     """DiskFullError where the disk of `root` cannot hold a build however far the forecast is off.
 
-    What is wrong with a table is left to the build, which says it of every one.
+    Too little memory is warned of: a build takes what it needs, and the forecast may be wrong. What is wrong
+    with a table is left to the build, which says it of every one.
     """
     try:
         told = forecast(request, root, reuse=reuse, try_texts=False)
     except DataError:
         return
+    if words := too_little(told, request.memory):
+        say(f"warning: {words}")
     if (least := told.peak_disk / DISK_FACTOR) > (free := free_bytes(root)):
         raise no_room(root, f"at least {size_words(least)} are", free)
 

@@ -21,7 +21,7 @@ _NO_EDGE_WEIGHTS = 1
 
 
 def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
-    """int64 N, block of each node.
+    """int32 N, block of each node.
 
     On one thread, since with more no two cuts are alike; on one, few differ (docs/partitioning.md).
     """
@@ -35,7 +35,7 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.nda
             block = solver.compute_partition(loaded, [most_weight(weights, blocks)] * blocks)
     finally:
         path.unlink(missing_ok=True)
-    return np.fromiter(block, dtype=np.int64, count=len(weights))
+    return np.fromiter(block, dtype=np.int32, count=len(weights))
 
 
 def _write(path: Path, graph: DiskGraph, weights: np.ndarray) -> None:

@@ -17,13 +17,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from partition.manifest import FORMAT_VERSION
+from partition.room import Room
 from partition.spill import Records, in_order
 from partition.stored import MessageEdges
 from partition.tables import GraphTables, NodeTable
@@ -40,13 +40,13 @@ def content_keys(
     options: Mapping[str, Any],
     *,
     tokenizer: str,
-    scratch: Path,
+    room: Room,
 ) -> dict[str, str]:
-    """Name -> sha256; `edges` are those that messages may use, sorted in the folder `scratch`.
+    """Name -> sha256; `edges` are those that messages may use, sorted in the folder of `room`.
 
     `tokenizer` is the fingerprint of its files, empty where texts are left out.
     """
-    keys = {"graph": _graph(tables, edges, scratch)}
+    keys = {"graph": _graph(tables, edges, room)}
     keys["structure"] = _hash(keys["graph"], levels(options), [options[name] for name in CUT_OPTIONS])
     relations = [
         [edge.table.schema.name, edge.table.schema.reverse_name(default=options["reverse"])] for edge in edges
@@ -83,14 +83,14 @@ class _Stream:
     chunks: Iterable[np.ndarray]
 
 
-def _graph(tables: GraphTables, edges: Sequence[MessageEdges], scratch: Path) -> str:
+def _graph(tables: GraphTables, edges: Sequence[MessageEdges], room: Room) -> str:
     parts: list[Any] = []
     for name, node in tables.nodes.items():
         parts += [name, node.ids]
     for edge in edges:
         schema = edge.table.schema
         # In the order of their ends: that of the table changes neither the cut nor what is stored.
-        ends = _sorted_ends(tables, edge, scratch)
+        ends = _sorted_ends(tables, edge, room)
         parts += [
             schema.name,
             schema.source,
@@ -100,7 +100,7 @@ def _graph(tables: GraphTables, edges: Sequence[MessageEdges], scratch: Path) ->
     return _hash(*parts)
 
 
-def _sorted_ends(tables: GraphTables, edge: MessageEdges, scratch: Path) -> Iterator[np.ndarray]:
+def _sorted_ends(tables: GraphTables, edge: MessageEdges, room: Room) -> Iterator[np.ndarray]:
     """int64, ascending: source x nodes of the destination's type + destination."""
     schema = edge.table.schema
     width = len(tables.nodes[schema.destination].ids)
@@ -108,7 +108,9 @@ def _sorted_ends(tables: GraphTables, edge: MessageEdges, scratch: Path) -> Iter
     def records() -> Iterator[Records]:
         return (Records(source, destination) for source, destination in edge.ends())
 
-    for _, _, keys, counts in in_order(scratch, len(tables.nodes[schema.source].ids), records):
+    assert room.folder is not None
+    count = len(tables.nodes[schema.source].ids)
+    for _, _, keys, counts in in_order(room.folder, count, records, range_records=room.spilled):
         ends = (keys >> 32) * width + (keys & 0xFFFFFFFF)
         yield np.repeat(ends, counts)
 

@@ -1,8 +1,8 @@
-"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory: by place, Arrow or DuckDB.
+"""Rows of ids in a column of ids, and ids that occur twice, in bounded memory.
 
-Owns which of them: a table of all numbers from the lowest id to the highest where most of these are ids,
-Arrow's hash table where it fits in half of the memory, else DuckDB's joins and sorts, which go to disk. All
-give the same. Never says what is wrong with an id.
+Owns the way: a table of all numbers from the lowest id to the highest where most of these are ids, or Arrow's
+hash table, if it fits in half of the memory; else integers are sorted into a file and searched for there, and
+for texts DuckDB's joins and sorts go to disk. All give the same. Never says what is wrong with an id.
 Shape letters: N ids.
 """
 
@@ -20,15 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from partition.arrays import ArrayFile
 from partition.errors import StoreError
 from partition.room import Room
+from partition.runs import Keyed, in_order_of_keys
 
 _HASHED_BYTES = 120
 """Of an id in Arrow's table while it grows, its text apart: 87 to 110 with 1.6 and 20 million ids."""
 _SMALL_BYTES = 64 << 20
 """A table of this size is taken whatever the limit; importing DuckDB takes as much."""
 _SPARSE = 4
-"""Numbers for each id at most, where ids are looked up by place: 16 bytes an id."""
+"""Numbers for each id at most, where ids are looked up by place,"""
+_PLACE_BYTES = 4
+"""each with so many bytes."""
+_DUCKDB_BYTES = 256 << 20
+"""DuckDB gets half of the memory, but not less than this."""
 _ROWS = 1 << 16
 _FULL_BYTES = 64 << 20
 """With less than this free, DuckDB's failure is put down to a full disk."""
@@ -40,11 +46,14 @@ def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.
     `ids` are int64 or large_string N, each once; keys are of that type.
     """
     asked = ids.type
-    if (span := _span(ids)) is not None:
+    if (span := _span(ids, room)) is not None:
         yield from _by_place(ids, keys, span)
         return
     if _fits(ids, room):
         yield from _by_arrow(ids, keys)
+        return
+    if asked == pa.int64():
+        yield from _by_order(ids, keys, room)
         return
     with _duckdb(room) as connection:
         connection.register("ids", _reader(_numbered(pieces(ids)), asked))
@@ -58,12 +67,16 @@ def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.
 
 def repeated(ids: pa.Array, room: Room) -> Iterator[np.ndarray]:
     """int64, ascending: rows of ids that an earlier row has as well; in pieces."""
-    span = _span(ids)
+    span = _span(ids, room)
     if span is not None or _fits(ids, room):
         first = 0
         for found in _by_arrow(ids, pieces(ids)) if span is None else _by_place(ids, pieces(ids), span):
             yield first + np.flatnonzero(found != np.arange(first, first + len(found)))
             first += len(found)
+        return
+    if ids.type == pa.int64():
+        again = [rows[1:][np.diff(keys) == 0] for keys, rows in _in_order(ids, room.inner("order"))]
+        yield np.sort(np.concatenate(again)).astype(np.int64)
         return
     with _duckdb(room) as connection:
         connection.register("given", _reader(_numbered(pieces(ids)), ids.type))
@@ -83,17 +96,32 @@ def pieces(ids: pa.Array) -> Iterator[pa.Array]:
         yield ids.slice(start, _ROWS)
 
 
+def lookup_bytes(count: int, id_bytes: float, *, texts: bool, memory: int) -> int:
+    """What it takes at most to look into so many ids of one type, integers or texts."""
+    hashed = round(count * (_HASHED_BYTES + id_bytes))
+    if hashed <= max(memory // 2, _SMALL_BYTES):
+        return hashed
+    if texts:
+        return max(memory // 2, _DUCKDB_BYTES)
+    return min(count * _SPARSE * _PLACE_BYTES, memory // 2)  # by place; where that has no room, in a file
+
+
 def _fits(ids: pa.Array, room: Room) -> bool:
-    return room.folder is None or len(ids) * _HASHED_BYTES + ids.nbytes <= max(room.memory // 2, _SMALL_BYTES)
+    return not len(ids) or _has_room(len(ids) * _HASHED_BYTES + ids.nbytes, room)
 
 
-def _span(ids: pa.Array) -> tuple[int, int] | None:
-    """(lowest id, how many numbers there are up to the highest), if most of these are ids."""
+def _has_room(count: int, room: Room) -> bool:
+    return room.folder is None or count <= max(room.memory // 2, _SMALL_BYTES)
+
+
+def _span(ids: pa.Array, room: Room) -> tuple[int, int] | None:
+    """(lowest id, how many numbers there are up to the highest), if most of these are ids and fit."""
     if ids.type != pa.int64() or not len(ids):
         return None
     found = pc.min_max(ids)
     low, high = found["min"].as_py(), found["max"].as_py()
-    return (low, high - low + 1) if high - low < _SPARSE * len(ids) else None
+    count = high - low + 1
+    return (low, count) if count <= _SPARSE * len(ids) and _has_room(count * _PLACE_BYTES, room) else None
 
 
 def _by_place(ids: pa.Array, keys: Iterable[pa.Array], span: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -120,6 +148,38 @@ def _by_arrow(ids: pa.Array, keys: Iterable[pa.Array]) -> Iterator[np.ndarray]:
         yield pc.fill_null(batch["row"], -1).to_numpy().astype(np.int64)
 
 
+def _by_order(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.ndarray]:
+    """By halving, in ids that are sorted in a file."""
+    scratch = room.inner("order")
+    assert scratch.folder is not None
+    files = ArrayFile(scratch.folder / "values", np.int64), ArrayFile(scratch.folder / "rows", np.int32)
+    for some in _in_order(ids, scratch):
+        for file, part in zip(files, some, strict=True):
+            file.append(part)
+    values, rows = (file.mapped() for file in files)
+    scratch.clear()
+    for key in keys:
+        order = np.argsort(key.to_numpy())  # one after the other they are found in the same few pages
+        asked = key.to_numpy()[order]
+        place = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+        found = np.empty(len(asked), dtype=np.int64)
+        found[order] = np.where(values[place] == asked, rows[place], -1)
+        yield found
+
+
+def _in_order(ids: pa.Array, scratch: Room) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(int64 ids ascending, equal ones by their rows; these rows), piece by piece."""
+    assert scratch.folder is not None
+    values = ids.to_numpy()
+
+    def keys_of(first: int, last: int) -> Keyed:
+        return Keyed(values[first:last], np.arange(first, last))
+
+    for some in in_order_of_keys(scratch.folder, len(ids), keys_of, range_records=scratch.records):
+        assert some.rows is not None
+        yield some.keys, some.rows
+
+
 @contextlib.contextmanager
 def _duckdb(room: Room) -> Iterator[Any]:
     """A connection that keeps to the memory; DiskFullError or StoreError where it cannot."""
@@ -129,7 +189,7 @@ def _duckdb(room: Room) -> Iterator[Any]:
     scratch = room.inner("duckdb")
     assert scratch.folder is not None
     settings: dict[str, Any] = {
-        "memory_limit": f"{max(room.memory // 2, 256 << 20)}B",
+        "memory_limit": f"{max(room.memory // 2, _DUCKDB_BYTES)}B",
         "temp_directory": str(scratch.folder),
         "threads": 1,  # more take more memory
     }

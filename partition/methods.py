@@ -19,11 +19,11 @@ from partition.csr import DiskGraph
 from partition.errors import UsageError
 from partition.schema import nearest
 
-Method = Callable[[DiskGraph, np.ndarray, int, int], np.ndarray]
-"""(graph, int64 N weights of nodes, K >= 2, seed) -> int64 N, block of each node.
+Method = Callable[[DiskGraph, np.ndarray, int, int, int], np.ndarray]
+"""(graph, int64 N weights of nodes, K >= 2, seed, bytes of memory) -> integers N, block of each node.
 
-Scratch files go into the graph's folder and are gone afterwards. The same arguments give the same blocks, but
-from "kaminpar".
+Only methods that can do with less look at the memory. Scratch files go into the graph's folder and are gone
+afterwards. The same arguments give the same blocks, but from "kaminpar".
 """
 AUTO = "auto"
 """The name under which a method is chosen by size."""
@@ -64,7 +64,7 @@ def most_weight(weights: np.ndarray, blocks: int) -> int:
 
 
 @method("metis")
-def metis(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+def metis(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
     """Few edges between blocks of about equal weight (METIS, by way of pymetis)."""
     few = graph.edges <= _FEW_EDGES and 2 < blocks <= _FEW_BLOCKS
     adjacency = pymetis.CSRAdjacency(graph.indptr, graph.indices.astype(np.int64))
@@ -81,7 +81,7 @@ def metis(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.n
 
 
 @method("kaminpar")
-def kaminpar(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+def kaminpar(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
     """Like METIS, in a fraction of its memory (KaMinPar on a compressed graph)."""
     # Imported here: most graphs are small, and their cut shall not wait for it.
     from partition.kaminpar_cut import cut
@@ -90,16 +90,16 @@ def kaminpar(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> n
 
 
 @method("semi-external")
-def semi_external(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+def semi_external(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
     """Scans of the files with some bytes per node in memory: at any number of edges."""
     # Imported here: numba takes a second, and compiles for some more.
     from partition.semi_external import cut
 
-    return cut(graph, weights, blocks, seed)
+    return cut(graph, weights, blocks, seed, memory)
 
 
 @method("random")
-def random(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+def random(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
     """Blocks of equal size, at random: the yardstick for the others."""
     count = len(weights)
     return np.random.default_rng(seed).permutation(count) * blocks // count

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from partition.choose import PROPAGATION, choose, choose_clusters, need_of
+from partition.choose import PROPAGATION, choose, choose_clusters, held_bytes, need_of, room_to_cut
+from partition.lookup import lookup_bytes
+from partition.room import Room
 from partition.survey import TableSurvey
 
 
@@ -51,21 +53,18 @@ class Costs:
 
 
 # Above what Python and its packages take. Ingest: 16 million edges between 1.6 million ids of 17 letters took
-# 333 MB and 9.5 CPU seconds, 64 million between 12 million 1.05 GB and 69 with DuckDB and a limit of 1 GiB.
-# Writing: 16 million edges and reverses, 8 hosts, 150 MB and 5 CPU seconds; 100 million, 430 MB and 37.
+# 9.5 CPU seconds. Writing: 16 million edges and reverses, 8 hosts, 5 CPU seconds; 100 million, 37.
 # Scratch by the widths of what is kept. Where ingest or writing changes, measure again.
-FIXED_BYTES = 110_000_000
-"""Pieces of tables and of edges, in each phase."""
-HASHED_ID_BYTES = 130
-"""Of a node while ids are looked up in memory; where that is over half of the limit, DuckDB has the half."""
-DUCKDB_BYTES = 1 << 28
-"""But not less (lookup.py)."""
+RECORD_BYTES = 50
+"""Of a record that is sorted (room.py)."""
 MEMORY = {
-    "ingest": Costs(nodes=35),
-    # Beside the cut, whose own need is choose.py's.
-    "cut": Costs(nodes=110, tokens=2),
-    "writing": Costs(nodes=40, host_edges=8, tokens=4),
+    "ingest": 25_000_000,
+    # Beside the cut, whose own need, and what is held meanwhile, are choose.py's.
+    "cut": 0,
+    "writing": 60_000_000,
 }
+"""Pieces of tables, of edges and of parts."""
+WRITING = Costs(nodes=10, host_edges=8)
 # What tables were read into is there until the end: rows of both ends, features, texts, ids.
 _READ = {"edges": 16.0, "nodes": 16.0, "feature_bytes": 1.0, "text_bytes": 1.0}
 SCRATCH = {
@@ -166,19 +165,29 @@ def levels_of(sizes: Sizes, options: Options) -> tuple[Level, ...]:
         choose_level = choose
         if level == "clusters":
             choose_level = partial(choose_clusters, all_edges=round(sizes.edges))
-        choice = choose_level(options.method, nodes=nodes, edges=edges, weighted=True, memory=options.memory)
+        memory = room_to_cut(options.memory, round(sizes.nodes))
+        choice = choose_level(options.method, nodes=nodes, edges=edges, weighted=True, memory=memory)
         even = options.even and level != "clusters"
-        need = need_of(choice.method, nodes=nodes, edges=edges, weighted=True, even=even)
+        need = need_of(choice.method, nodes=nodes, edges=edges, weighted=True, memory=memory, even=even)
         found.append(Level(level, choice.method, choice.why, need, round(sizes.edges)))
     return tuple(found)
 
 
-def memory_of(sizes: Sizes, levels: Sequence[Level], memory: int) -> dict[str, int]:
+def memory_of(
+    nodes: Sequence[TableSurvey], sizes: Sizes, levels: Sequence[Level], memory: int
+) -> dict[str, int]:
     """Bytes at the peak of each phase, above what Python and its packages take, within a limit."""
-    found = {phase: FIXED_BYTES + round(costs.of(sizes)) for phase, costs in MEMORY.items()}
-    found["ingest"] += min(round(HASHED_ID_BYTES * sizes.nodes), max(memory // 2, DUCKDB_BYTES))
-    found["cut"] += max((level.bytes for level in levels), default=0)
-    return found
+    sorting = RECORD_BYTES * min(Room(memory=memory).records, round(sizes.stored_edges))
+    lookups = (
+        lookup_bytes(round(t.rows), t.stored_id_bytes, texts=t.ids != "integers", memory=memory)
+        for t in nodes
+    )
+    cutting = max((level.bytes for level in levels), default=0)
+    return {
+        "ingest": MEMORY["ingest"] + max(sorting, *lookups, 0),
+        "cut": MEMORY["cut"] + held_bytes(round(sizes.nodes)) + max(cutting, sorting),
+        "writing": MEMORY["writing"] + max(round(WRITING.of(sizes)), sorting),
+    }
 
 
 def disk_of(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from partition.arrays import pieces
 from partition.csr import DiskGraph
 
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -27,7 +28,8 @@ def edge_weights(graph: DiskGraph) -> np.ndarray:
 
 def most_neighbours(graph: DiskGraph) -> int:
     """Of any node."""
-    return int(np.diff(graph.indptr).max(initial=0))
+    spans = (graph.indptr[mine.start : mine.stop + 1] for mine in pieces(0, graph.nodes))
+    return max((int(np.diff(span).max()) for span in spans), default=0)
 
 
 @njit(nogil=True)

@@ -35,7 +35,7 @@ def regroup(
 ) -> Assignment:
     """Where each node lives; clusters stay whole.
 
-    `cluster` is int64 N, counted through all parts; `memory` as in `assign`.
+    `cluster` is integers N, counted through all parts; `memory` as in `assign`.
     """
     names, member = np.unique(cluster, return_inverse=True)
     heavy = combined_weights([np.bincount(member, weights=weights)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,10 @@ from partition.assign import Numbering
 from partition.earlier import Earlier, read_tokens
 from partition.errors import StoreError
 from partition.manifest import PartitionManifest
+from partition.room import IN_MEMORY, Room
 from partition.tables import GraphTables
-from partition.tokens import TokenLists, load_tokenizer, tokenize
+from partition.token_lists import TokenLists, joined
+from partition.tokens import load_tokenizer, tokenize
 
 Say = Callable[[str], None]
 
@@ -53,24 +55,30 @@ class Tokenized:
 
 
 def tokenize_all(
-    tables: GraphTables, tokenizer: Tokenizer, keys: Mapping[str, str], earlier: Sequence[Earlier], say: Say
+    tables: GraphTables,
+    tokenizer: Tokenizer,
+    keys: Mapping[str, str],
+    earlier: Sequence[Earlier],
+    say: Say,
+    room: Room = IN_MEMORY,
 ) -> dict[str, Tokenized]:
-    """Every type with texts; `earlier` partitions, newest first, may have some of the tokens."""
+    """Every type with texts; `earlier` partitions, newest first, may have some of the tokens.
+
+    From a room with a folder tokens and hashes are mapped.
+    """
     found = {}
     for name, table in tables.nodes.items():
         if table.texts is not None:
-            hashes = text_hashes(table.texts)
-            known = _known(name, table.ids, hashes, keys, earlier, say)
-            found[name] = _completed(name, table.texts, hashes, known, tokenizer, say)
+            own = room.inner(name)
+            hashes = text_hashes(table.texts, own)
+            known = _known(name, table.ids, hashes, keys, earlier, say, own)
+            found[name] = _completed(name, table.texts, hashes, known, tokenizer, say, own)
     return found
 
 
-def text_hashes(texts: pa.Array) -> np.ndarray:
+def text_hashes(texts: pa.Array, room: Room = IN_MEMORY) -> np.ndarray:
     """uint64 N. With 64 bits, one in 10^19 changed texts would be taken for the old one of its node."""
-    hashes = bytearray()  # a list of digests would take 50 bytes each
-    for text in _strings(texts):
-        hashes += hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return np.frombuffer(hashes, dtype=np.uint64)
+    return room.numbers(np.uint64, _hashes(texts))
 
 
 def write_text_hashes(
@@ -78,17 +86,20 @@ def write_text_hashes(
 ) -> None:
     """Beside the tokens, in the order of ids; `hashes` are by row. Files that are there are left alone."""
     for name, values in hashes.items():
-        by_id = values[numbering.rows[name]]
         for host in range(manifest.hosts):
             first, last = manifest.host_range(name, host)
             path = folder / f"part{host}" / "tokens" / f"{name}.hashes.npy"
             if not path.exists():
-                np.save(path, by_id[first:last])
+                np.save(path, values[numbering.rows[name][first:last]])
 
 
-def _strings(texts: pa.Array) -> Iterable[str]:
-    for start in range(0, len(texts), 1 << 16):
-        yield from texts.slice(start, 1 << 16).to_pylist()
+def _hashes(texts: pa.Array) -> Iterator[np.ndarray]:
+    yield np.zeros(0, dtype=np.uint64)
+    for start in range(0, len(texts), 1 << 14):
+        digests = bytearray()  # a list of digests would take 50 bytes each
+        for text in texts.slice(start, 1 << 14).to_pylist():
+            digests += hashlib.blake2b(text.encode(), digest_size=8).digest()
+        yield np.frombuffer(digests, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,7 @@ def _known(
     keys: Mapping[str, str],
     earlier: Sequence[Earlier],
     say: Say,
+    room: Room,
 ) -> _Known | None:
     """Of the newest partition with the same tokenizer, but one that has all the texts comes first."""
     same = [
@@ -120,7 +132,7 @@ def _known(
     same.sort(key=lambda e: e.manifest.keys.get(f"nodes/{name}/tokens") != keys[f"nodes/{name}/tokens"])
     for source in same:
         try:
-            stored = read_tokens(source, name, ids)
+            stored = read_tokens(source, name, ids, room)
         except (StoreError, OSError) as error:
             say(f"{source.id} gives no tokens: {str(error).splitlines()[0]}")
             continue
@@ -128,12 +140,19 @@ def _known(
         rows[rows] = stored.hashes[stored.place[rows]] == hashes[rows]
         if rows.any():
             seconds = source.manifest.seconds.get(f"tokens of {name}", 0.0)
-            return _Known(rows, stored.lists.select(stored.place[rows]), source.id, seconds)
+            lists = stored.lists.select(stored.place[rows], room)
+            return _Known(rows, lists, source.id, seconds)
     return None
 
 
 def _completed(
-    name: str, texts: pa.Array, hashes: np.ndarray, known: _Known | None, tokenizer: Tokenizer, say: Say
+    name: str,
+    texts: pa.Array,
+    hashes: np.ndarray,
+    known: _Known | None,
+    tokenizer: Tokenizer,
+    say: Say,
+    room: Room,
 ) -> Tokenized:
     if known is not None:
         count = int(known.rows.sum())
@@ -145,14 +164,11 @@ def _completed(
     say(f"tokenizing {len(missing):,} texts of {name}")
     start = time.monotonic()
     column = texts if known is None else texts.take(pa.array(missing))
-    lists = tokenize(column, tokenizer.loaded, max_length=tokenizer.max_length, what=name, say=say)
+    longest = tokenizer.max_length
+    lists = tokenize(column, tokenizer.loaded, max_length=longest, what=name, say=say, room=room)
     seconds = time.monotonic() - start
     if known is None:
         return Tokenized(lists, hashes, seconds)
     order = np.argsort(np.concatenate([np.flatnonzero(known.rows), missing]))
-    return Tokenized(_joined(known.lists, lists).select(order), hashes, known.seconds + seconds)
-
-
-def _joined(one: TokenLists, two: TokenLists) -> TokenLists:
-    values = np.concatenate([one.values, two.values])
-    return TokenLists(values, np.concatenate([one.offsets, two.offsets[1:] + one.offsets[-1]]))
+    every = joined([known.lists, lists], room).select(order, room)
+    return Tokenized(every, hashes, known.seconds + seconds)

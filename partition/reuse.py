@@ -43,9 +43,9 @@ class Inherited:
     how: str
     """kept, regrouped or extended."""
     part: np.ndarray
-    """int64 N."""
+    """int32 N."""
     cluster: np.ndarray
-    """int64 N, within the part."""
+    """int32 N, within the part."""
     old: Mapping[str, np.ndarray]
     """Type -> int64, id in the parent of each row, -1 for a node that is new."""
     new: int = 0
@@ -170,6 +170,6 @@ def _places(parent: Earlier, sought: Sought, say: Say) -> dict[str, Places] | No
 
 
 def _joined(where: Mapping[str, Places]) -> tuple[np.ndarray, np.ndarray]:
-    """(part, cluster counted through all parts) of the nodes of all types, int64 N."""
+    """(part, cluster counted through all parts) of the nodes of all types, int32 N."""
     every = list(where.values())
     return np.concatenate([w.part for w in every]), np.concatenate([w.cluster for w in every])

@@ -23,6 +23,7 @@ from partition.arrays import ArrayFile
 from partition.storage import writing
 
 _names = itertools.count()
+_LEAST_RECORDS, _MOST_RECORDS = 1 << 17, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Room:
     folder: Path | None = None
     memory: int = 0
     """Bytes that a step may take; nothing is bounded without a folder."""
+
+    @property
+    def records(self) -> int:
+        """So many are sorted at a time: 50 bytes each, a tenth of the memory, and 100 MB at most."""
+        return min(max(self.memory >> 9, _LEAST_RECORDS), _MOST_RECORDS)
+
+    @property
+    def spilled(self) -> int:
+        """The same of records that are added up (spill.py), which take twice as much."""
+        return self.records // 2
 
     def inner(self, name: str) -> Room:
         """A room of its own, empty; what an earlier one of that name held is gone."""

@@ -15,8 +15,6 @@ import numpy as np
 
 from partition.arrays import ArrayFile, pieces
 
-RANGE_RECORDS = 1 << 21
-"""Records of a run, and about those of a range: 16 MB of keys, 100 MB while they are sorted."""
 _WINDOWS, _WINDOW = 8192, 16
 """Rows to guess ranges by: taken all over the table, since rows beside each other have much in common."""
 _MOST_INT32 = np.iinfo(np.int32).max
@@ -28,7 +26,7 @@ class Keyed:
 
     keys: np.ndarray
     """int64 R."""
-    rows: np.ndarray | None
+    rows: np.ndarray | None = None
     """Integers R, the rows that they come from; None where nobody asks."""
 
 
@@ -36,12 +34,11 @@ KeysOf = Callable[[int, int], Keyed]
 """(first row, row after the last) -> the records of these rows, ascending by row; a row may have none."""
 
 
-def in_order_of_keys(
-    folder: Path, rows: int, keys_of: KeysOf, *, range_records: int = RANGE_RECORDS
-) -> Iterator[Keyed]:
+def in_order_of_keys(folder: Path, rows: int, keys_of: KeysOf, *, range_records: int) -> Iterator[Keyed]:
     """All records of rows 0 to `rows`, ascending by (key, row), range by range.
 
-    Equal keys are never in two ranges. Scratch files lie in `folder`, which is there.
+    A run has `range_records`, and a range about as many: 50 bytes of memory each while they are sorted. Equal
+    keys are never in two ranges. Scratch files lie in `folder`, which is there.
     """
     if not rows:
         return

@@ -1,6 +1,6 @@
 """A cut of a graph whose edges do not fit in memory: clusters, the graph of clusters, its cut, refinement.
 
-Owns the levels and their limits. In memory: about 50 bytes a node, the size-bounded graph of clusters, and
+Owns the levels and their limits. In memory: about 36 bytes a node, the size-bounded graph of clusters, and
 METIS on that. Edges are scanned in their files.
 Shape letters: N nodes, K blocks.
 """
@@ -12,36 +12,39 @@ import shutil
 import numpy as np
 
 from partition import propagation
+from partition.choose import coarse_edges
 from partition.csr import DiskGraph, contracted
 from partition.methods import metis, most_weight
+from partition.room import Room
 from partition.scans import cluster_scans
 
 CLUSTER_SCANS = 4
 REFINE_SCANS = 3
 CLUSTERS_OF_A_BLOCK = 32
 """A cluster weighs at most so small a share of a block, or blocks of clusters could not be balanced."""
-COARSE_EDGES = 4_000_000
-"""Edges that METIS gets: 0.8 GB. Fixed, so that the same graph is cut alike on all machines."""
 _SHRINKS = 0.9
 """Clustering again is worth it while it leaves less than that of the nodes."""
 
 
-def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
-    """int64 N, block of each node."""
+def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: int) -> np.ndarray:
+    """int32 N, block of each node."""
     clusters, count = _clusters(graph, weights, blocks, seed)
     coarse_weights = np.zeros(count, dtype=np.int64)
     np.add.at(coarse_weights, clusters, weights)
     folder = graph.folder / "coarse.scratch"
     try:
-        coarse = contracted(graph, folder, clusters, count)
-        again = coarse.edges > COARSE_EDGES and count < _SHRINKS * graph.nodes
+        spilled = Room(memory=memory).spilled
+        coarse = contracted(graph, folder, clusters, count, range_records=spilled)
+        again = coarse.edges > coarse_edges(memory, nodes=graph.nodes) and count < _SHRINKS * graph.nodes
         if count <= blocks:
             block: np.ndarray = np.arange(count, dtype=np.int64)
         else:
-            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed)
+            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed, memory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return _refined(graph, weights, block.astype(np.int32)[clusters], blocks).astype(np.int64)
+    found = block.astype(np.int32)[clusters]
+    del clusters
+    return _refined(graph, weights, found, blocks)
 
 
 def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int]:
@@ -49,10 +52,13 @@ def _clusters(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> 
     limit = max(int(weights.sum()) // (blocks * CLUSTERS_OF_A_BLOCK), 1)
     labels, heft = cluster_scans(graph, weights, limit, seed, CLUSTER_SCANS)
     propagation.gather_lone(graph.indptr, weights, labels, heft, limit)
-    used = np.zeros(graph.nodes, dtype=np.int32)
-    used[labels] = 1
-    number = np.cumsum(used, dtype=np.int32) - 1
-    return number[labels], int(used.sum())
+    del heft
+    number = np.zeros(graph.nodes, dtype=np.int32)
+    number[labels] = 1
+    count = int(number.sum())
+    np.cumsum(number, dtype=np.int32, out=number)
+    number -= 1
+    return number[labels], count
 
 
 def _refined(graph: DiskGraph, weights: np.ndarray, block: np.ndarray, blocks: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from partition import assign, stored
 from partition.csr import DiskGraph, build
 from partition.room import Room
 from partition.tables import GraphTables
-from partition.tokens import TokenLists
+from partition.token_lists import TokenLists
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,16 @@ class Sought:
                 for source, destination in relation.ends():
                     yield first[schema.source] + source, first[schema.destination] + destination
 
-        return build(self.scratch / "graph", sum(self.counts), chunks)
+        return build(self.scratch / "graph", sum(self.counts), chunks, range_records=self.room.spilled)
 
-    @cached_property
     def counted(self) -> list[np.ndarray]:
         """What parts shall have equal shares of: nodes, edges, tokens, training targets; N each."""
         return stored.node_weights(self.tables, self.tokens, self.edges)
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """int64 N, all of these in one."""
-        return assign.combined_weights(self.counted)
+        """int64 N, all of these in one, mapped."""
+        return assign.combined_weights(self.counted(), self.room.inner("weights"))
 
     def cut(self) -> assign.Assignment:
         """Where each node lives, cut afresh."""
@@ -89,10 +88,10 @@ class Sought:
             self.weights,
             **{name: self.options[name] for name in names},
             memory=self.memory,
-            bounds=assign.even_bounds(self.counted) if self.options["even"] else (),
+            bounds=assign.even_bounds(self.counted()) if self.options["even"] else (),
         )
 
     def number(self, part: np.ndarray, cluster: np.ndarray) -> assign.Numbering:
-        """The id space that follows from a cut."""
-        hosts, trainers = self.options["hosts"], self.options["trainers"]
-        return assign.number(self.names, self.counts, part, cluster, hosts=hosts, trainers=trainers)
+        """The id space that follows from a cut, mapped."""
+        levels = {name: self.options[name] for name in ("hosts", "trainers")}
+        return assign.number(self.names, self.counts, part, cluster, **levels, room=self.room.inner("ids"))

@@ -20,13 +20,13 @@ from partition.propagation import edge_weights
 def split(
     graph: DiskGraph, folder: Path, piece: np.ndarray, pieces: int
 ) -> tuple[Sequence[DiskGraph], np.ndarray, np.ndarray]:
-    """(the pieces; int64 N, nodes piece by piece, ascending; int64 K + 1, where each piece begins there).
+    """(the pieces; int32 N, nodes piece by piece, ascending; int64 K + 1, where each piece begins there).
 
     `piece` is int N, from 0 to below K. Edges between pieces are left out. A node's number in its piece is
     its place among the piece's. `folder` is made.
     """
     folder.mkdir()
-    members = np.argsort(piece, kind="stable")
+    members = np.argsort(piece, kind="stable").astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(np.bincount(piece, minlength=pieces))])
     place = np.empty(len(piece), dtype=np.int32)
     place[members] = np.arange(len(piece), dtype=np.int32)

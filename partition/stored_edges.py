@@ -17,7 +17,7 @@ from partition.arrays import ArrayFile, pieces
 from partition.assign import Numbering
 from partition.manifest import SPLITS, RelationInfo
 from partition.reader import EdgeTargets
-from partition.runs import RANGE_RECORDS, Keyed, in_order_of_keys
+from partition.runs import Keyed, in_order_of_keys
 from partition.tables import EdgeTable
 
 _Wanted = Callable[[slice], np.ndarray | None]
@@ -80,7 +80,7 @@ def stored_relation(
     *,
     keep_eval_edges: bool,
     reverse: str,
-    range_records: int = RANGE_RECORDS,
+    range_records: int,
 ) -> StoredRelation:
     """A relation's edges; `reverse` is the name that they have turned round, or empty. `folder` is made."""
     schema, splits = table.schema, table.splits
@@ -105,9 +105,7 @@ def stored_relation(
     return StoredRelation(source, destination, info, rows, table.features)
 
 
-def turned_round(
-    folder: Path, relation: StoredRelation, *, range_records: int = RANGE_RECORDS
-) -> StoredRelation:
+def turned_round(folder: Path, relation: StoredRelation, *, range_records: int) -> StoredRelation:
     """Each edge of a relation the other way, with its features. `folder` is made."""
     forward = relation.info
     info = RelationInfo(
@@ -133,7 +131,7 @@ def turned_round(
 
 
 def stored_targets(
-    folder: Path, table: EdgeTable, numbering: Numbering, *, range_records: int = RANGE_RECORDS
+    folder: Path, table: EdgeTable, numbering: Numbering, *, range_records: int
 ) -> StoredTargets | None:
     """The edges of a relation with a split, in the stored graph or not; None if there are none.
 

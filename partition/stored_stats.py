@@ -60,7 +60,9 @@ def _balance(graph: StoredGraph) -> dict[str, list[int]]:
     for name, table in graph.nodes.items():
         total["nodes"] += np.diff(numbering.part_bounds(name))
         if name in graph.tokens:
-            add("tokens", numbering.part_of(name, numbering.ids[name]), graph.tokens[name].lengths)
+            for mine in pieces(0, len(table.ids)):
+                part = numbering.part_of(name, numbering.ids[name][mine])
+                add("tokens", part, graph.tokens[name].lengths(mine))
         if table.splits is not None:
             training = table.targets[table.splits[table.targets] == 0]
             add("targets", numbering.part_of(name, numbering.ids[name][training]))

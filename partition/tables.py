@@ -27,7 +27,7 @@ from partition.schema import EdgeSchema, GraphSchema, NodeSchema
 from partition.storage import InputFile, InputFolder, reading
 
 _Table = TypeVar("_Table")
-_CHUNK_ROWS = 1 << 19
+_CHUNK_ROWS = 1 << 18
 """Edges looked at together."""
 _LEAK_ROWS = 1 << 24
 """Held-out edges looked for in one reading of all others: 128 MB, and three times that while sorted."""

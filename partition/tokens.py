@@ -1,4 +1,4 @@
-"""Texts -> token ids, ragged, in the smallest dtype; and where a model's files are.
+"""Texts -> token ids in the smallest dtype; and where a model's files are.
 
 Owns model names (hub, folder, package:NAME/FOLDER), what a model's folder must hold, and tokenization.
 Never loads model weights.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 
 from partition.errors import StoreError, UsageError
+from partition.room import IN_MEMORY, Room
 from partition.storage import sha256_of
+from partition.token_lists import TokenLists, offsets_of
 
 _FILES = (
     "config.json",
@@ -55,27 +56,6 @@ PADDED_POSITIONS = (
 """Kinds of models that keep the first rows of their position table, up to padding's, for padding."""
 _BATCH = 1000
 _REPORT_EVERY = 50_000
-
-
-@dataclass(frozen=True)
-class TokenLists:
-    """Token ids of a node type's texts; list i is values[offsets[i]:offsets[i + 1]]."""
-
-    values: np.ndarray
-    """int16 where the vocabulary fits (torch has next to no uint16), else int32."""
-    offsets: np.ndarray
-    """int64, one longer than there are texts."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-    def select(self, rows: np.ndarray) -> TokenLists:
-        """The lists of `rows` (int64), in that order."""
-        lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return TokenLists(self.values[starts + np.arange(len(starts))], offsets)
 
 
 def resolve_model(name: str) -> str:
@@ -219,21 +199,30 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def tokenize(
-    texts: pa.Array, tokenizer: Any, *, max_length: int, what: str, say: Callable[[str], None]
+    texts: pa.Array,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    what: str,
+    say: Callable[[str], None],
+    room: Room = IN_MEMORY,
 ) -> TokenLists:
     """Token ids with special tokens, at most max_length each; an empty text keeps the special ones."""
     dtype = np.int16 if len(tokenizer) < 2**15 else np.int32
-    values: list[np.ndarray] = []
-    lengths: list[int] = []
-    for start in range(0, len(texts), _BATCH):
-        if start and start % _REPORT_EVERY == 0:
-            say(f"  {what}: {start:,} of {len(texts):,} texts")
-        batch = texts.slice(start, _BATCH).to_pylist()
-        lists = tokenizer(batch, truncation=True, max_length=max_length)["input_ids"]
-        lengths += [len(ids) for ids in lists]
-        values.append(np.fromiter((i for ids in lists for i in ids), dtype=dtype))
-    flat = np.concatenate(values) if values else np.zeros(0, dtype=dtype)
-    return TokenLists(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    lengths: list[np.ndarray] = []
+
+    def values() -> Iterator[np.ndarray]:
+        yield np.zeros(0, dtype=dtype)
+        for start in range(0, len(texts), _BATCH):
+            if start and start % _REPORT_EVERY == 0:
+                say(f"  {what}: {start:,} of {len(texts):,} texts")
+            batch = texts.slice(start, _BATCH).to_pylist()
+            lists = tokenizer(batch, truncation=True, max_length=max_length)["input_ids"]
+            lengths.append(np.fromiter(map(len, lists), dtype=np.int32))
+            yield np.fromiter((i for ids in lists for i in ids), dtype=dtype)
+
+    flat = room.numbers(dtype, values())
+    return TokenLists(flat, room.numbers(np.int64, offsets_of(iter(lengths))))
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from partition import token_lists
 from partition.arrays import gathered, pieces, write_npy
 from partition.dgl_files import save_features, save_graph
 from partition.errors import UsageError
@@ -27,10 +28,8 @@ from partition.memory import size_words
 from partition.stored import StoredGraph
 from partition.stored_edges import StoredTargets
 
-_LEAST_MEMORY = 1 << 28
-"""Bytes that are taken anyway: what is imported has as much."""
-_TEXTS = 1 << 16
-"""Texts handled at a time: 100 MB where each has 64 tokens."""
+_LEAST_MEMORY, _HELD = 1 << 26, 100_000_000
+"""Bytes that DGL may take in any case, and those that are held beside."""
 
 
 def write_parts(
@@ -80,7 +79,7 @@ def _check_memory(
         info = relation.info
         sizes[f"features of {count:,} edges {info.name}"] = 4 * info.feature_width * count
     what = max(sizes, key=lambda name: sizes[name])
-    if sizes[what] > max(memory, _LEAST_MEMORY):
+    if sizes[what] > max(memory - _HELD, _LEAST_MEMORY):
         raise UsageError(
             f"host {host} of {manifest.hosts} gets {what}: to write them takes {size_words(sizes[what])} "
             f"of memory, more than {size_words(memory)}",
@@ -141,12 +140,12 @@ def _write_tokens(part: Path, graph: StoredGraph, layout: Layout, host: int) -> 
     for name, lists in graph.tokens.items():
         (part / "tokens").mkdir(exist_ok=True)
         rows = _rows(graph, layout, host, name)
-        offsets = np.concatenate([[0], np.cumsum(lists.lengths[rows])]).astype(np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lists.lengths(rows))]).astype(np.int64)
         if not (path := part / "tokens" / f"{name}.offsets.npy").exists():
             np.save(path, offsets)
         if (path := part / "tokens" / f"{name}.values.npy").exists():
             continue
-        blocks = (lists.select(rows[mine]).values for mine in pieces(0, len(rows), _TEXTS))
+        blocks = (lists.of(rows[mine]) for mine in pieces(0, len(rows), token_lists.TEXTS))
         write_npy(path, lists.values.dtype, (int(offsets[-1]),), blocks)
 
 

@@ -61,4 +61,4 @@ def test_the_limit_is_not_part_of_the_id_but_the_methods_are_told(tmp_path: Path
     assert found["1GiB"].id == found["1"].id
     methods = {limit: {m["method"] for m in manifest.stats["methods"]} for limit, manifest in found.items()}
     assert methods == {"1GiB": {"metis"}, "1": {"semi-external", "label-propagation"}}
-    assert all("GiB" in m["why"] for m in found["1GiB"].stats["methods"])
+    assert all("MiB" in m["why"] for m in found["1GiB"].stats["methods"])

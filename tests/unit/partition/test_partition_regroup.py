@@ -87,9 +87,9 @@ def test_nodes_are_not_cut_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     made(tables, tmp_path, (1, 1))
     metis, sizes = METHODS["metis"], []
 
-    def watched(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int) -> np.ndarray:
+    def watched(graph: DiskGraph, weights: np.ndarray, *rest: int) -> np.ndarray:
         sizes.append(len(weights))
-        return metis(graph, weights, blocks, seed)
+        return metis(graph, weights, *rest)
 
     monkeypatch.setitem(METHODS, "metis", watched)
     after = made(tables, tmp_path, (2, 2))

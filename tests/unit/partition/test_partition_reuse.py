@@ -23,7 +23,8 @@ from partition.csr import DiskGraph
 from partition.manifest import PartitionManifest
 from partition.methods import METHODS
 from partition.store import verify
-from partition.tokens import TokenLists, tokenize
+from partition.token_lists import TokenLists
+from partition.tokens import tokenize
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 

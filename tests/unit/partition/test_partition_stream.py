@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from partition_graphs import graphs
 
 from partition import importers, lookup, rows
+from partition import room as room_of_arrays
 from partition.errors import DataError
 from partition.manifest import SPLITS
 from partition.room import IN_MEMORY, Room
@@ -28,18 +29,19 @@ from partition.tables import EdgeTable, GraphTables, load_tables, table_files
 
 SPLIT_CODES = {name: code for code, name in enumerate(SPLITS)} | {"val": 1}
 EXTREMES = (-(2**63), 2**63 - 1)
-LOOKUPS = ("place", "arrow", "duckdb")
+LOOKUPS = ("place", "memory", "disk")
 
 
 @contextlib.contextmanager
-def small_pieces(*, by: str = "arrow") -> Iterator[None]:
+def small_pieces(*, by: str = "memory") -> Iterator[None]:
     """Pieces of a few rows, not the same in files and in checks; ids looked up in one way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importers, "_BATCH_ROWS", 4)
         patch.setattr(rows, "PIECE_ROWS", 3)
         patch.setattr(lookup, "_ROWS", 5)
         patch.setattr(lookup, "_SPARSE", 100 if by == "place" else 0)
-        patch.setattr(lookup, "_SMALL_BYTES", -1 if by == "duckdb" else 1 << 30)
+        patch.setattr(lookup, "_SMALL_BYTES", -1 if by == "disk" else 1 << 30)
+        patch.setattr(room_of_arrays, "_MOST_RECORDS", 4)
         yield
 
 

@@ -10,7 +10,13 @@ import pyarrow as pa
 import pytest
 from partition_graphs import expected_tokens
 
+from partition import token_lists
 from partition.errors import UsageError
+from partition.retoken import Tokenizer, tokenize_all
+from partition.room import IN_MEMORY, Room
+from partition.schema import NodeSchema
+from partition.tables import GraphTables, NodeTable
+from partition.token_lists import TokenLists, joined
 from partition.tokens import load_tokenizer, resolve_model, tokenize, tokenizer_folder
 
 
@@ -24,6 +30,35 @@ def test_long_texts_are_cut_and_empty_ones_keep_their_special_tokens(tokenizer: 
     lists = tokenize(column, load_tokenizer(Path(tokenizer)), max_length=4, what="x", say=quiet)
     found = [lists.values[a:b].tolist() for a, b in zip(lists.offsets, lists.offsets[1:], strict=False)]
     assert found == [expected_tokens(text, 4) for text in texts]
+
+
+def test_tokens_are_the_same_from_files_and_lie_there(tokenizer: str, tmp_path: Path) -> None:
+    texts = pa.array(["graph node", "", "edge text model", "word"] * 700, pa.large_string())
+    node = NodeTable(
+        NodeSchema("n", ("n.csv",), "id", text="text"), pa.array(range(2800)), texts, *[None] * 4
+    )
+    found = []
+    for room in (IN_MEMORY, Room(tmp_path)):
+        tables, by = GraphTables({"n": node}, {}), Tokenizer(Path(tokenizer), 8)
+        made = tokenize_all(tables, by, {"nodes/n/tokenizer": ""}, (), quiet, room)["n"]
+        found.append((made.lists.values, made.lists.offsets, made.hashes))
+    for held, mapped in zip(*found, strict=True):
+        assert held.dtype == mapped.dtype
+        assert (held == mapped).all()
+    assert sum(path.stat().st_size for path in (tmp_path / "n").iterdir()) == sum(v.nbytes for v in found[1])
+
+
+def test_lists_are_chosen_and_put_together_whether_mapped_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_lists, "TEXTS", 2)
+    lists = TokenLists(np.arange(6, dtype=np.int16), np.array([0, 2, 2, 5, 6]))
+    for room in (IN_MEMORY, Room(tmp_path)):
+        twice = joined([lists, lists], room)
+        some = twice.select(np.array([6, 0, 1, 3, 7]), room)
+        assert some.values.tolist() == [2, 3, 4, 0, 1, 5, 5]
+        assert some.offsets.tolist() == [0, 3, 5, 5, 6, 7]
+        assert twice.select(np.zeros(0, dtype=np.int64), room).offsets.tolist() == [0]
 
 
 def test_a_small_vocabulary_takes_two_bytes_and_a_large_one_four(tokenizer: str) -> None:

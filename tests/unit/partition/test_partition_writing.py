@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from partition_graphs import communities, graphs, write_graph
 from partition_parts import Parts, contents
 from test_partition_roundtrip import built, random_graphs
 
-from partition import arrays, dgl_files, stored, writer
+from partition import arrays, dgl_files, room, token_lists, writer
 from partition.errors import DiskFullError, StoreError, UsageError
 from partition.writer import _write_table
 
@@ -33,8 +32,9 @@ EDGES, NODES, WIDTH = 4_000_000, 100_000, 4
 def in_tiny_pieces(patch: pytest.MonkeyPatch) -> None:
     """Three rows, three edges (hubs have more), two texts at a time; three records a range."""
     patch.setattr(arrays, "PIECE", 3)
-    patch.setattr(writer, "_TEXTS", 2)
-    patch.setattr(stored, "stored_graph", partial(stored.stored_graph, range_records=3))
+    patch.setattr(token_lists, "TEXTS", 2)
+    patch.setattr(room, "_LEAST_RECORDS", 3)
+    patch.setattr(room, "_MOST_RECORDS", 3)
 
 
 def test_tiny_pieces_make_the_files_that_one_piece_makes(

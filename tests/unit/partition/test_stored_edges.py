@@ -102,7 +102,8 @@ def test_targets_are_in_the_order_of_destination_source_split_and_row(
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_tables_may_count_rows_in_either_width(dtype: Any, tmp_path: Path) -> None:
     table = table_of([(0, 1, -1), (4, 8, -1), (4, 8, 0), (2, 1, 2)], dtype=dtype)
-    found = stored_relation(tmp_path / "edges", table, numbering(), keep_eval_edges=False, reverse="")
+    options = {"keep_eval_edges": False, "reverse": "", "range_records": 1 << 20}
+    found = stored_relation(tmp_path / "edges", table, numbering(), **options)  # type: ignore[arg-type]
     assert (found.source.dtype, found.destination.dtype) == (np.int32, np.int32)
     assert found.rows is not None
     assert sorted(found.rows.tolist()) == [0, 1, 2]

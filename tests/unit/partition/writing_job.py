@@ -38,7 +38,7 @@ def main() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     graph = stored_graph(
-        folder / "stored", tables, numbering, {}, keep_eval_edges=False, reverse=True, range_records=PIECE
+        folder / "stored", tables, numbering, {}, keep_eval_edges=False, reverse=True, memory=PIECE << 9
     )
     (folder / "out").mkdir()
     write_parts(folder / "out", _manifest(graph), graph, memory=1 << 30)
