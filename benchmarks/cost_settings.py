@@ -54,8 +54,10 @@ SETTINGS = (
     Setting("cache_64", HALF, CLUSTERS, LABOR, bounded(64)),
     Setting("bounded_16", HALF, model=LABOR, cache=bounded(16)),
     Setting("less_refresh", HALF, model=LABOR, cache={**bounded(16), "refresh": 0.01}),
-    Setting("recommended", HALF, FEW, LABOR, {"mode": "unbounded"}),
+    Setting("few_labor", HALF, FEW, LABOR, {"mode": "unbounded"}),
+    Setting("recommended", HALF, FEW, cache={"mode": "unbounded"}),
 )
 """From `part` to `cache_64` each has all that those above it have. `bounded_16` leaves `clusters` out, which
-save little; `less_refresh` is that with a fifth of the recomputation. `recommended`: LABOR, half of the
-negatives from the part, the paper's cache, and gradients for few texts, any as likely as another."""
+save little; `less_refresh` is that with a fifth of the recomputation. `recommended` is that of
+accuracy_settings.py, over several trainers: the paper's cache and gradients for few texts, any as likely as
+another; half of the negatives are from the part, which there is all of the graph. `few_labor`: with LABOR."""

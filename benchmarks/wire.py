@@ -57,11 +57,12 @@ SETTINGS = (
     Setting("part", ANYWHERE),
     Setting("near", HALF, model=LABOR),
     Setting("bounded", HALF, FEW, LABOR, {"mode": "bounded"}),
-    Setting("recommended", HALF, FEW, LABOR, {"mode": "unbounded"}),
+    Setting("few_labor", HALF, FEW, LABOR, {"mode": "unbounded"}),
+    Setting("recommended", HALF, FEW, cache={"mode": "unbounded"}),
 )
 """flat: targets from all parts; part: the trainer's own; near: and half of the negatives from the part,
-and LABOR; bounded: near with gradients for 8 texts a batch and the plan's default cache; recommended: that
-with a cache without a bound."""
+and LABOR; bounded: near with gradients for 8 texts a batch and the plan's default cache; few_labor: that with
+a cache without a bound; recommended: few_labor with neighbours drawn for each node by itself."""
 
 
 def main() -> int:
