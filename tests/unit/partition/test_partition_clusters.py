@@ -56,7 +56,7 @@ def test_clusters_have_about_the_size_asked_for(graph: DiskGraph) -> None:
 
 def test_as_many_edges_are_within_clusters_as_by_metis(graph: DiskGraph) -> None:
     weights = np.full(graph.nodes, 100)
-    by_metis = cut_share(graph, METHODS["metis"](graph, weights, 32, 0))
+    by_metis = cut_share(graph, METHODS["metis"](graph, weights, 32, 0, 1 << 30))
     assert cut_share(graph, clusters(graph, weights, 32, 0)) <= by_metis + 0.02
 
 
