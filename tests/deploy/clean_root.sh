@@ -58,7 +58,7 @@ env -i PATH="/opt/lm-gnn/.venv/bin:$PATH" HOME=/tmp OMP_NUM_THREADS=1 PYTHONDONT
   for device in null zero random urandom; do touch "$1/dev/$device"; mount --bind "/dev/$device" "$1/dev/$device"; done
   mount -o remount,bind,ro "$1"
   exec chroot "$1" setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs --bounding-set -all \
-    bash -euc "cd /srv/lmgnn; if touch /opt/lm-gnn/x 2>/dev/null; then echo "error: the root can be written" >&2; exit 1; fi; exec /usr/bin/tini -- lmgnn run --config /opt/lm-gnn/examples/smoke.toml"
+    bash -euc "cd /srv/lmgnn; if touch /opt/lm-gnn/x 2>/dev/null; then echo error: the root can be written >&2; exit 1; fi; exec /usr/bin/tini -- lmgnn run --config /opt/lm-gnn/examples/smoke.toml"
 ' clean_root "$image" || status=$?
 buildah rm "$container" >/dev/null
 exit "$status"
