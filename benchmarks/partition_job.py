@@ -21,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.stream_graph import read_edges
+from partition import scans
 from partition.assign import assign, combined_weights, even_bounds
 from partition.build import BuildOptions, find_or_build
 from partition.clusters import cluster_parts
@@ -124,6 +125,7 @@ def _warm_up(method: str, folder: Path) -> None:
             uneven = np.zeros(1000, dtype=np.int64)
             evened(graph, uneven, 2, np.ones((3, 1000), dtype=np.int64), [1.0] * 3)
         cluster_parts(graph, ones, np.arange(1000) // 500, [5, 5], 0, 0)
+        scans.cluster_scans(graph, ones, 10, 0, 1, many=0)
         shutil.rmtree(folder / "ring")
 
 

@@ -26,17 +26,17 @@ WORKERS = 2
 
 
 def cluster_scans(
-    graph: DiskGraph, weights: np.ndarray, limit: int, seed: int, scans: int
+    graph: DiskGraph, weights: np.ndarray, limit: int, seed: int, scans: int, *, many: int = MANY_ENTRIES
 ) -> tuple[np.ndarray, np.ndarray]:
     """(int32 N, cluster of each node, named by one; int64 N, what the clusters weigh, `limit` at most).
 
-    `weights` are int64 N. A node that weighs more is alone.
+    `weights` are int64 N. A node that weighs more is alone. Graphs of `many` entries have several threads.
     """
     labels = np.arange(graph.nodes, dtype=np.int32)
     heft = weights.copy()
     rows = (graph.indptr, graph.indices, propagation.edge_weights(graph), weights, labels, heft)
     draws = [(seed & 0x7FFFFFFF) * scans + scan for scan in range(scans)]
-    if len(graph.indices) < MANY_ENTRIES:
+    if len(graph.indices) < many:
         score, touched = _room(graph)
         for draw in draws:
             if not propagation.cluster_scan(*rows, score, touched, limit, draw):

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 RANGE_RECORDS = 1 << 20
-"""Records of a range, hubs apart: 8 MB of keys, and four times that while they are sorted."""
+"""Records of a range, hubs apart: 8 MB of keys, and four times that while they are sorted; and the range
+before it, 16 MB, is with the caller."""
 _BINS = 1 << 16
 """Records are counted in so many bins of rows, not row by row: half a megabyte at any size."""
 
@@ -33,6 +36,8 @@ class Records:
     """Integers R, from 1 on; None: one each."""
 
 
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 Source = Callable[[], Iterable[Records]]
 """Called twice; has to give the same records both times."""
 
@@ -46,10 +51,24 @@ def in_order(
     """
     starts, capacity = _ranges(rows, source, range_records)
     with _Spill(folder, starts, capacity) as spill:
-        for records in source():
-            spill.add(*_added_up(*_keys(records)))
-        for index, (first, last) in enumerate(pairwise(starts.tolist())):
-            yield first, last, *_added_up(*spill.take(index))
+        for some in one_ahead(lambda records: _added_up(*_keys(records)), source()):
+            spill.add(*some)
+        ranges = one_ahead(lambda index: _added_up(*spill.take(index)), range(len(capacity)))
+        for (first, last), some in zip(pairwise(starts.tolist()), ranges, strict=True):
+            yield first, last, *some
+
+
+def one_ahead(work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
+    """What `work` makes of each item, in their order, in a thread that is one item ahead of the caller."""
+    with ThreadPoolExecutor(1) as pool:
+        before: Future[Done] | None = None
+        for item in items:
+            coming = pool.submit(work, item)
+            if before is not None:
+                yield before.result()
+            before = coming
+        if before is not None:
+            yield before.result()
 
 
 def _ranges(rows: int, source: Source, range_records: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,9 +23,8 @@ def graph(tmp_path: Path) -> DiskGraph:
 def scanned(
     graph: DiskGraph, monkeypatch: pytest.MonkeyPatch, *, workers: int, many: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    monkeypatch.setattr(scans, "MANY_ENTRIES", many)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(workers)))
-    return cluster_scans(graph, np.ones(graph.nodes, dtype=np.int64), LIMIT, 3, 4)
+    return cluster_scans(graph, np.ones(graph.nodes, dtype=np.int64), LIMIT, 3, 4, many=many)
 
 
 def test_the_number_of_threads_makes_no_difference(graph: DiskGraph, monkeypatch: pytest.MonkeyPatch) -> None:
