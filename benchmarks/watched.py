@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_SAMPLE_S = 0.02
-_DISK_SAMPLE_S = 0.5
+_SAMPLE_S = 0.05
+_DISK_SAMPLE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Watched:
 
     told: dict[str, Any]
     seconds: float
+    """From the start of its work until it had told."""
     peak_anonymous: int
     """Memory that cannot be dropped, above that after imports."""
     peak_total: int
@@ -79,12 +80,12 @@ def watched(command: Sequence[str], folder: Path) -> Watched:
     watcher.start()
     start = time.monotonic()
     print("go", file=process.stdin, flush=True)
-    loaded, line = 0, ""
+    loaded, line, seconds = 0, "", 0.0
     for line in process.stdout:
+        seconds = time.monotonic() - start  # to the last line: leaving takes a process a second
         if line == "loaded\n":
             loaded = max(peaks.sample(process.pid) - before, 0)
             print("on", file=process.stdin, flush=True)
-    seconds = time.monotonic() - start
     peaks.done.set()
     watcher.join()
     if process.wait():

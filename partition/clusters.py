@@ -20,7 +20,7 @@ from partition.csr import DiskGraph, contracted
 from partition.scans import cluster_scans
 from partition.split import split
 
-SCANS = 4
+SCANS = 3
 """Of the nodes, and then of each graph of clusters."""
 LEVELS = 2
 """Graphs of clusters; on the second there is little to move."""

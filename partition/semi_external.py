@@ -18,7 +18,7 @@ from partition.methods import metis, most_weight
 from partition.room import Room
 from partition.scans import cluster_scans
 
-CLUSTER_SCANS = 4
+CLUSTER_SCANS = 3
 REFINE_SCANS = 3
 CLUSTERS_OF_A_BLOCK = 32
 """A cluster weighs at most so small a share of a block, or blocks of clusters could not be balanced."""
