@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.exchange import first_of_each
-from pipeline.graph import Graph, Table
+from pipeline.graph import Graph
 from pipeline.hashing import hash_ids, key_of
 from pipeline.records import unpack
+from pipeline.sharded import Table
 
 _PLACE = key_of("place of a copy")
 

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.durable import whole_file, write_whole
-from pipeline.graph import RowSource
 from pipeline.model import text_types
 from pipeline.naming import task_folder
 from pipeline.objective import Found
+from pipeline.sharded import RowSource
 from pipeline.stages import TaskStage
 from pipeline.statefiles import save_tensors
 from pipeline.trainer import Trainer

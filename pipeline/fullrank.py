@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.graph import Graph, RowSource
+from pipeline.graph import Graph
 from pipeline.known import held_out_links
+from pipeline.sharded import RowSource
 from pipeline.targets import Links
 from pipeline.tasks import LinkHead, RankSums
 

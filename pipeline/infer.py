@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from pipeline.batch import Batch
-from pipeline.graph import Graph, Table
+from pipeline.graph import Graph
 from pipeline.inputs import Inputs
 from pipeline.kept_texts import KeptTexts, is_kept, keep_texts, text_hashes
 from pipeline.known_labels import KnownLabels
 from pipeline.model import LMGNN, GraphEncoder
 from pipeline.records import Stamp
 from pipeline.sampling import Sampler, expand
+from pipeline.sharded import Table
 from pipeline.texttable import TextTable
 
 TEXTS = 8192

@@ -11,10 +11,11 @@ import torch
 from pipeline.batch import Batch, Ragged
 from pipeline.cache import EmbeddingCache
 from pipeline.config import ModelPlan, StagePlan
-from pipeline.graph import Embedding, Graph
+from pipeline.graph import Graph
 from pipeline.hashing import key_of
 from pipeline.lm import TextEncoders
 from pipeline.model import learnable_types, text_types
+from pipeline.sharded import Embedding
 from pipeline.text import mask_tokens
 from pipeline.texttable import TextTable
 from pipeline.trainrows import choose_train_rows

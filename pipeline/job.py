@@ -22,8 +22,8 @@ from pipeline.durable import write_whole
 from pipeline.events import read_events
 from pipeline.export import export
 from pipeline.fullrank import full_ranking
-from pipeline.graph import RowSource
 from pipeline.loop import run_stage
+from pipeline.sharded import RowSource
 from pipeline.showcase import Showcase
 from pipeline.stages import STAGES, TaskStage
 from pipeline.stored_texts import keep_stored_texts

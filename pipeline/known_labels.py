@@ -18,7 +18,8 @@ from partition.manifest import PartitionManifest
 from pipeline.batch import Batch
 from pipeline.config import TaskPlan
 from pipeline.exchange import Exchange
-from pipeline.graph import Graph, Table
+from pipeline.graph import Graph
+from pipeline.sharded import Table
 from pipeline.targets import read_labelled_links, read_labelled_nodes
 
 

@@ -1,7 +1,7 @@
 """Records of stored text embeddings: the vector, when and by which model it was computed, and a check
 value over all of it.
 
-A table over hosts promises neither whole rows nor the order of writes (see graph.Table): a reader
+A table over hosts promises neither whole rows nor the order of writes (see sharded.Table): a reader
 tells by the check value whether it saw a whole record of the node it asked for. Owns the format;
 knows no table. Shape letters: N records, D width of the embedding, W = words(D).
 """

@@ -18,10 +18,10 @@ from pipeline.batch import Ragged
 from pipeline.candidates import eval_candidates
 from pipeline.config import StagePlan, TaskPlan
 from pipeline.durable import write_whole
-from pipeline.graph import RowSource
 from pipeline.hashing import hash_ids, key_of
 from pipeline.known import KnownTails
 from pipeline.model import text_types
+from pipeline.sharded import RowSource
 from pipeline.targets import Links, read_links
 from pipeline.tasks import LinkHead
 from pipeline.trainer import Trainer

@@ -16,7 +16,7 @@ from pipeline.batch import Batch
 from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TaskPlan
 from pipeline.fresh import FreshNodes
-from pipeline.graph import Graph, RowSource
+from pipeline.graph import Graph
 from pipeline.hashing import key_of, permutation
 from pipeline.labelling import EdgeObjective, NodeObjective
 from pipeline.linking import LinkObjective
@@ -24,6 +24,7 @@ from pipeline.model import stage_task, text_types
 from pipeline.objective import Objective, Rows
 from pipeline.registry import Registry
 from pipeline.sampling import Sampler, sampler_of
+from pipeline.sharded import RowSource
 from pipeline.slots import Slots
 from pipeline.stored_texts import store_texts
 from pipeline.targets import Texts, read_texts

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from partition.errors import StoreError
 from pipeline.copies import Copies
-from pipeline.graph import Graph, Table
+from pipeline.graph import Graph
 from pipeline.packed import ascending, unpack_ascending
 from pipeline.records import Records, Stamp, pack, unpack, version, words
 from pipeline.requests import RecordRequest
+from pipeline.sharded import Table
 from pipeline.slots import Slots
 
 ANY = torch.zeros(0, 2, dtype=torch.int64)
@@ -24,7 +25,7 @@ ANY = torch.zeros(0, 2, dtype=torch.int64)
 
 
 class TextTable:
-    """A record per text node, or for fewer of them than there are. Like graph.Table: owners write, and
+    """A record per text node, or for fewer of them than there are. Like sharded.Table: owners write, and
     what was written counts for other hosts after the next barrier."""
 
     def __init__(

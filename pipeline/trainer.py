@@ -25,7 +25,7 @@ from pipeline.config import TrainPlan
 from pipeline.engine import Engine
 from pipeline.events import RunRecord
 from pipeline.forward_trial import TEXTS, Trial, forward_trial
-from pipeline.graph import Embedding, Graph, SparseOptimizer, Table
+from pipeline.graph import Graph
 from pipeline.hashing import hash_ids, key_of
 from pipeline.infer import Inference
 from pipeline.inputs import Inputs
@@ -35,6 +35,7 @@ from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, learnable_types, text_types
 from pipeline.room import copied_share, text_share
 from pipeline.rowids import save_row_ids
+from pipeline.sharded import Embedding, SparseOptimizer, Table
 from pipeline.statefiles import load_optimizer, load_tensors, save_optimizer, save_tensors
 from pipeline.texttable import TextTable
 

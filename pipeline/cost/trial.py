@@ -21,7 +21,7 @@ from pipeline.cache import EmbeddingCache
 from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
 from pipeline.cost.replay import Replay
-from pipeline.graph import Graph, Table
+from pipeline.graph import Graph
 from pipeline.grouping import sub_batches
 from pipeline.hashing import key_of, permutation
 from pipeline.infer import TEXTS
@@ -29,6 +29,7 @@ from pipeline.inputs import Inputs
 from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN, text_types
 from pipeline.schedule import Schedule
+from pipeline.sharded import Table
 from pipeline.stages import HELD_OUT, STAGES, StageRule
 from pipeline.targets import Texts, read_texts
 
