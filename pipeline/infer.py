@@ -7,14 +7,17 @@ Shape letter: D width.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from partition.errors import DiskFullError
 from pipeline.batch import Batch
 from pipeline.graph import Graph
 from pipeline.inputs import Inputs
@@ -30,6 +33,7 @@ TEXTS = 8192
 """Texts fetched at a time: enough of each length for sub-batches with little padding."""
 _NODES = 1024
 """Nodes whose full neighbourhood is fetched at a time."""
+_log = logging.getLogger(__name__)
 
 
 class Inference:
@@ -52,6 +56,8 @@ class Inference:
         self._graph, self._model, self._inputs, self._texts = graph, model, inputs, texts
         self._parts, self._device, self._alive = parts, device, alive
         self._runs, self._text_version, self._kept_version = runs, "", ""
+        self._incomplete: set[tuple[str, int]] = set()
+        """Type and part of texts that were not all found in files, whether there are any or not."""
         self.encoded_texts = 0
         """Texts that this trainer has encoded so far."""
 
@@ -61,11 +67,14 @@ class Inference:
         skipped, and empty, when `version`, that of the LM, says that nothing changed."""
         if version == self._text_version:
             return {}
+        self._incomplete.clear()
         counts = {}
         for node_type, table in self._texts.items():
             kept, taken, encoded = KeptTexts(self._runs, version, node_type, table.width), 0, 0
             for part in self._parts:
                 missing = self._take_over(node_type, part, kept, stamp)
+                if len(missing):
+                    self._incomplete.add((node_type, part))
                 for ids in missing.split(TEXTS) if len(missing) else ():
                     table.write(ids, self.encoded(node_type, ids, budget=budget).cpu(), stamp)
                 first, last = self._graph.manifest.part_range(node_type, part)
@@ -91,13 +100,16 @@ class Inference:
 
     def keep_texts(self, version: str, node_types: Sequence[str]) -> bool:
         """Leave the embeddings of some types in the run's folder, if all that is stored is of this `version`
-        of the LM. Whether that was done now."""
+        of the LM. Whether that was done now. Where it fails a warning says why: training needs none of it."""
         if version != self._text_version or version == self._kept_version:
             return False
-        for node_type in node_types:
-            for part in self._parts:
-                if not is_kept(self._runs[0], version, node_type, part):
+        try:
+            for node_type, part in product(node_types, self._parts):
+                there = is_kept(self._runs[0], version, node_type, part)
+                if not there or (node_type, part) in self._incomplete:
                     self._keep_part(version, node_type, part)
+        except (DiskFullError, OSError) as error:
+            _log.warning("text embeddings are not kept for later runs: %s", error)
         self._meet()
         self._kept_version = version
         return True

@@ -65,6 +65,7 @@ class KeptTexts:
         parts = [_opened(path, width) for f in folders for path in sorted(f.glob("part-*.index.npy"))]
         self._parts = [part for part in parts if part is not None]
         self._own = {part.path: part for part in self._parts if part.path.parent == folders[0]}
+        self._others = [part for part in self._parts if part.path not in self._own]
         self._own_folder = folders[0]
 
     @property
@@ -95,7 +96,9 @@ class KeptTexts:
             here = torch.arange(min(len(hashes), max(0, len(own.records) - first)))
             take(own, here, first + here.numpy())
         ascending = hashes[:, 0].argsort()  # the index is read forwards
-        for kept in self._parts:
+        # Without its own file a part goes by other runs alone: how many of this run's other parts are written
+        # when it is killed is chance.
+        for kept in self._parts if own is not None else self._others:
             sought = ascending[~found[ascending]]
             wanted = hashes[sought, 0].numpy()
             place = np.searchsorted(kept.index[0], wanted).clip(max=kept.index.shape[1] - 1)
@@ -121,15 +124,19 @@ def keep_texts(
     width: int,
 ) -> None:
     """Write the embeddings of a part's texts. `hashes`: their `text_hashes`; `blocks`: their embeddings in
-    the same order, some rows x D = `width` at a time. DiskFullError where there is no space for it."""
+    the same order, some rows x D = `width` at a time. DiskFullError where there is no space for it; files of
+    the part that were there before are gone then."""
     path = _path(run / "texts" / lm / node_type, part)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(_records(path), sync=False) as draft:
+    for old in (path, _records(path)):
+        for left_over in (old, *old.parent.glob(f".{old.name}.*")):  # the latter of killed processes
+            left_over.unlink(missing_ok=True)
+    with whole_file(_records(path), sync=True) as draft:
         write_npy(draft, np.int64, (len(hashes), words(width)), _packed(hashes, blocks))
     ascending, row = hashes[:, 0].sort(stable=True)
     first = torch.ones(len(row), dtype=torch.bool)
     first[1:] = ascending[1:] != ascending[:-1]
-    with whole_file(path, sync=False) as draft:
+    with whole_file(path, sync=True) as draft:
         index = torch.stack([ascending[first], row[first]]).numpy()
         write_npy(draft, np.int64, index.shape, [index])
 
@@ -145,7 +152,7 @@ def _opened(path: Path, width: int) -> _Part | None:
     """None for an empty part, and for files that do not go together."""
     try:
         index, records = (np.load(p, mmap_mode="r", allow_pickle=False) for p in (path, _records(path)))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         _log.warning("%s is passed over: %s", path, error)
         return None
     fits = index.ndim == records.ndim == 2 and index.dtype == records.dtype == np.int64

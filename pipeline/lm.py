@@ -27,8 +27,9 @@ from pipeline.lm_work import LMWork, one_pass
 from pipeline.naming import module_key
 from pipeline.text import UNMASKED
 
-_SET_BY_SAVING = ("_name_or_path", "architectures", "dtype")
-"""Entries that save_pretrained writes into the live configuration; the weights have the dtype."""
+_NOT_IN_VECTORS = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+"""Entries that save_pretrained writes into the live configuration, or that make no difference to a vector;
+the weights have the dtype."""
 
 
 def _nothing() -> None:
@@ -82,7 +83,11 @@ class TextEncoder(nn.Module):
     def form(self) -> str:
         """What a text's vector depends on besides weights and tokens, as text."""
         config = self.base.config.to_dict()
-        config = {name: value for name, value in config.items() if name not in _SET_BY_SAVING}
+        config = {
+            name: value
+            for name, value in config.items()
+            if name not in _NOT_IN_VECTORS and "dropout" not in name
+        }
         return json.dumps([self.pooling, self.forward_bf16, config], sort_keys=True, default=str)
 
     def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:

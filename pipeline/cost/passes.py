@@ -41,8 +41,8 @@ def judges_whole_graph(stage: StagePlan, plan: TrainPlan) -> bool:
 
 
 def passes(plan: TrainPlan, evaluated: Mapping[str, int], *, keeps: bool) -> Passes:
-    """`evaluated`: stage -> its number of `evaluations`. `keeps`: whether text embeddings are kept in the run
-    folder, not too large for that."""
+    """`evaluated`: stage -> its number of `evaluations`. `keeps`: whether all text embeddings are kept in the
+    run folder, none too large for that."""
     stored, before = "nothing", ""
     kept: set[str] = set()
     links = any(task.kind == "link_prediction" for task in plan.tasks.values())
@@ -51,10 +51,10 @@ def passes(plan: TrainPlan, evaluated: Mapping[str, int], *, keeps: bool) -> Pas
     for stage in plan.stages:
         start = stage.start or before
         lm = leaves.get(start, start)  # a stage of another run is a name of its own
-        count, start_count = 0, int(lm != stored and lm not in kept)
+        count, start_count = 0, int(lm != stored and not (keeps and lm in kept))
         if stage.kind == "gnn_warm":
             count, stored = start_count, lm
-            kept |= {lm} if keeps else set()
+            kept.add(lm)
         elif evaluated[stage.name] and judges_whole_graph(stage, plan):
             count, stored = start_count + evaluated[stage.name], stage.name
         elif stage.kind == "graph_lm" and links:  # for the report's picture
@@ -65,7 +65,7 @@ def passes(plan: TrainPlan, evaluated: Mapping[str, int], *, keeps: bool) -> Pas
     of_tests = {}
     for task in plan.tasks:
         lm = leaves[[stage.name for stage in plan.stages if stage.task == task][-1]]
-        of_tests[task] = int(lm != stored and lm not in kept)
+        of_tests[task] = int(lm != stored and not (keeps and lm in kept))
         stored = lm
-        kept |= {lm} if keeps else set()
+        kept.add(lm)
     return Passes(of_stages, of_tests, len(kept))

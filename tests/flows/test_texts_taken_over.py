@@ -75,6 +75,17 @@ def test_only_texts_that_no_paper_had_are_encoded(runs: dict[str, Path]) -> None
     )
 
 
+def test_a_run_that_cannot_keep_them_says_why_and_goes_on(
+    tmp_path: Path,
+) -> None:
+    graph, lm = write_graph(tmp_path / "graph", papers=PAPERS), write_lm(tmp_path / "lm")
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "texts").write_text("where a folder should be")
+    run = run_of(tmp_path, graph, lm, "blocked", hosts=1, start="")
+    assert "text embeddings are not kept for later runs" in trainer_logs(run)
+    assert [e for e in read_events(run) if e["event"] == "run_end"]
+
+
 def test_a_run_whose_predecessor_has_lost_them_encodes_all_and_says_so(runs: dict[str, Path]) -> None:
     assert counted(runs["anew"]) == [0, PAPERS + NEW]
     assert f"text embeddings of paper: 0 taken over, {PAPERS + NEW} encoded" in trainer_logs(runs["anew"])

@@ -40,8 +40,9 @@ def keep(run: Path, lists: list[list[int]], part: int = 0, rows: Tensor | None =
     keep_texts(run, LM, "paper", part, hashes=text_hashes(ragged(lists)), blocks=blocks, width=WIDTH)
 
 
-def opened(*runs: Path) -> KeptTexts:
-    return KeptTexts(runs, LM, "paper", WIDTH)
+def opened(*runs: Path, own: Path = Path("none")) -> KeptTexts:
+    """`own`: the folder of the run that looks; `runs`: others."""
+    return KeptTexts([own, *runs], LM, "paper", WIDTH)
 
 
 def look_up(kept: KeptTexts, lists: list[list[int]], part: int = 9, first: int = 0) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ def test_a_run_finds_what_it_has_kept_itself_in_its_own_place(tmp_path: Path) ->
     texts, rows = [[1], [2], [1], [1]], torch.arange(4 * WIDTH).reshape(4, WIDTH).half()
     keep(tmp_path / "own", texts, rows=rows)
     keep(tmp_path / "other", texts, part=1, rows=rows)
-    kept = opened(tmp_path / "own", tmp_path / "other")
+    kept = opened(tmp_path / "other", own=tmp_path / "own")
     assert torch.equal(look_up(kept, texts[1:], part=0, first=1)[1], rows[1:])
     assert torch.equal(look_up(kept, texts[1:], part=1, first=1)[1], rows[[1, 0, 0]])
     assert torch.equal(look_up(kept, [[2], [1], [2]], part=0, first=2)[1], rows[[1, 3, 1]])
@@ -99,16 +100,35 @@ def test_a_damaged_record_is_left_out_and_told(tmp_path: Path, caplog: pytest.Lo
     assert "1 records are damaged" in caplog.text
 
 
+@pytest.mark.parametrize("left", [-8, 0])
 @pytest.mark.parametrize("name", ["index", "records"])
 def test_a_truncated_file_is_passed_over_with_its_name(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, left: int
 ) -> None:
     keep(tmp_path, [[1], [2]])
     [path] = tmp_path.rglob(f"*.{name}.npy")
-    path.write_bytes(path.read_bytes()[:-8])
+    path.write_bytes(path.read_bytes()[:left])
     with caplog.at_level(logging.WARNING):
         assert opened(tmp_path).empty
     assert "part-0.index.npy is passed over" in caplog.text
+
+
+def test_a_part_is_written_anew_without_what_killed_processes_left(tmp_path: Path) -> None:
+    keep(tmp_path, [[1], [2]])
+    [index] = tmp_path.rglob("*.index.npy")
+    left_over = index.with_name(".part-0.records.npy.123")
+    left_over.write_bytes(b"half")
+    keep(tmp_path, [[3]])
+    assert not left_over.exists()
+    assert look_up(opened(tmp_path), [[1], [2], [3]])[0].tolist() == [False, False, True]
+
+
+def test_a_part_without_a_file_of_its_own_goes_by_other_runs_alone(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    keep(mine, [[1]], part=0)
+    keep(other, [[2]], part=0)
+    found, _ = look_up(opened(other, own=mine), [[1], [2]], part=1)
+    assert found.tolist() == [False, True]
 
 
 def test_embeddings_of_another_width_are_passed_over(tmp_path: Path) -> None:
