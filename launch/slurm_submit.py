@@ -6,6 +6,8 @@ The script is deploy/slurm/job.sbatch, filled in; what runs in it is an ordinary
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import re
 import shlex
@@ -57,10 +59,13 @@ def submit(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-P", "-m", "launch", "run", "--config", str(config), "--nodes", str(nodes)]
     for text in runs.absolute_overrides(options.overrides):
         command += ["--set", text]
-    # `latest` is this run once it is submitted.
-    for stage in resolve_starts(plan, config.resolve().parent, runs.home(), kept_plan(run)).stages:
-        if ":" in stage.start:
-            command += ["--set", f"stages.{stage.name}.start={json.dumps(stage.start)}"]
+    # `latest` is this run once it is submitted; a run that is not there yet may be by its turn.
+    for asked in plan.stages:
+        with contextlib.suppress(UsageError):
+            alone = dataclasses.replace(plan, stages=(asked,))
+            [stage] = resolve_starts(alone, config.resolve().parent, runs.home(), kept_plan(run)).stages
+            if ":" in stage.start:
+                command += ["--set", f"stages.{stage.name}.start={json.dumps(stage.start)}"]
     for flag in PATHS:  # the script changes folder
         if value := getattr(options, flag[2:].replace("-", "_")):
             command += [flag, str(Path(value).absolute())]

@@ -46,7 +46,9 @@ def _resolved(stage: StagePlan, places: tuple[Path, ...], then: Mapping[str, str
     there = [place / run for place in places if (place / run).is_dir()]
     found = next((path for path in there if (path / "stages" / name).is_dir()), None)
     before = then.get(stage.name, "")
-    if before.endswith(f":{name}") and (found is None or found.resolve() != found.absolute()):
+    link = any((place / run).is_symlink() for place in places)
+    gone = found is None and Path(before.rpartition(":")[0]).name == Path(run).name
+    if before.endswith(f":{name}") and (link or gone):
         return before
     if found is not None:
         return f"{found.resolve()}:{name}"

@@ -36,8 +36,8 @@ _MANY_EDGES = 2_000_000
 _OTHERS = {"semi-external": Need(0, 0, 36), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
 _COARSE_EDGES, _LEAST_COARSE_EDGES = 4_000_000, 250_000
 """Edges of semi-external's graph of clusters, which METIS gets: as many, or in steps of halves as memory has
-room for. From 1 GB on it is the first, so that the same graph is cut alike on all such machines."""
-_COARSE_BYTES, _COARSE_NODE_BYTES = 230, 8
+room for. From 0.95 GB and 24 bytes a node on it is the first, and the same graph is cut alike."""
+_COARSE_BYTES, COARSE_NODE_BYTES = 230, 8
 """Of METIS for one of them, its nodes included; and of a node of the graph itself meanwhile."""
 _EVEN = 60
 """Bytes a node of --even."""
@@ -68,7 +68,7 @@ class Choice:
 def coarse_edges(memory: int, *, nodes: int) -> int:
     """How many the graph of clusters may have, by the memory of the cut and the nodes of the graph."""
     most = _COARSE_EDGES
-    while most > _LEAST_COARSE_EDGES and most * _COARSE_BYTES > memory - _COARSE_NODE_BYTES * nodes:
+    while most > _LEAST_COARSE_EDGES and most * _COARSE_BYTES > memory - COARSE_NODE_BYTES * nodes:
         most //= 2
     return most
 
@@ -78,7 +78,7 @@ def need_of(method: str, *, nodes: int, edges: int, weighted: bool, memory: int,
     need = {**NEEDS, **_OTHERS}.get(method, NEEDS["metis"]).bytes(nodes=nodes, edges=edges, weighted=weighted)
     if method == "semi-external":
         coarse = min(coarse_edges(memory, nodes=nodes), edges)
-        need = max(need, _COARSE_BYTES * coarse + _COARSE_NODE_BYTES * nodes)
+        need = max(need, _COARSE_BYTES * coarse + COARSE_NODE_BYTES * nodes)
     return max(need, _EVEN * nodes if even else 0)
 
 
@@ -113,4 +113,10 @@ def choose_clusters(
     if all_edges > _MANY_EDGES:
         why = f"of {all_edges:,} edges METIS would make no better ones in six times the time"
         return Choice(PROPAGATION, why)
-    return choice if choice.method == "metis" else Choice(PROPAGATION, choice.why)
+    if choice.method == "metis":
+        return choice
+    if asked == AUTO:
+        need = NEEDS["metis"].bytes(nodes=nodes, edges=edges, weighted=weighted)
+        why = f"{edges:,} edges and {nodes:,} nodes: METIS needs about {size_words(need)}"
+        return Choice(PROPAGATION, f"{why}, more than {size_words(memory)}")
+    return Choice(PROPAGATION, choice.why)

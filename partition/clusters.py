@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from partition import propagation
-from partition.csr import DiskGraph, contracted
+from partition.csr import DiskGraph, contracted, open_graph
 from partition.scans import cluster_scans
 from partition.split import split
 
@@ -44,11 +44,11 @@ def cluster_parts(
     folder = graph.folder / "parts.scratch"
     found: np.ndarray = np.zeros(graph.nodes, dtype=np.int32)
     try:
-        pieces, members, starts = split(graph, folder, part, len(counts))
+        folders, members, starts = split(graph, folder, part, len(counts))
 
         def work(index: int) -> None:
             mine = members[starts[index] : starts[index + 1]]
-            found[mine] = clusters(pieces[index], weights[mine], counts[index], seed)
+            found[mine] = clusters(open_graph(folders[index]), weights[mine], counts[index], seed)
 
         need = FIXED_BYTES + NODE_BYTES * int(np.diff(starts).max())
         workers = max(1, min(len(os.sched_getaffinity(0)), memory // need))
@@ -64,6 +64,8 @@ def clusters(graph: DiskGraph, weights: np.ndarray, count: int, seed: int) -> np
 
     `weights` are int64 N. Scratch files go into the graph's folder and are gone afterwards.
     """
+    if count == 1:
+        return np.zeros(graph.nodes, dtype=np.int32)
     if count >= graph.nodes:
         return np.arange(graph.nodes, dtype=np.int32)
     mean = int(weights.sum()) / count

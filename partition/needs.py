@@ -105,7 +105,7 @@ class Options:
     keep_eval_edges: bool
     max_length: int
     memory: int
-    """Bytes that cutting may take."""
+    """Bytes that each step may take."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import shutil
 import numpy as np
 
 from partition import propagation
-from partition.choose import coarse_edges
+from partition.choose import COARSE_NODE_BYTES, coarse_edges
 from partition.csr import DiskGraph, contracted
 from partition.methods import metis, most_weight
 from partition.room import Room
@@ -39,7 +39,8 @@ def cut(graph: DiskGraph, weights: np.ndarray, blocks: int, seed: int, memory: i
         if count <= blocks:
             block: np.ndarray = np.arange(count, dtype=np.int64)
         else:
-            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed, memory)
+            left = max(memory - COARSE_NODE_BYTES * graph.nodes, 1)  # of what is held meanwhile
+            block = (cut if again else metis)(coarse, coarse_weights, blocks, seed, left)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = block.astype(np.int32)[clusters]

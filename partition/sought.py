@@ -38,7 +38,7 @@ class Sought:
     scratch: Path
     """Folder for the graph to cut and whatever else does not fit in memory."""
     memory: int
-    """Bytes that cutting may take."""
+    """Bytes that each step may take."""
 
     @property
     def room(self) -> Room:

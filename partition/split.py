@@ -1,4 +1,4 @@
-"""All pieces of a graph as graphs of their own, in one sweep over its rows.
+"""All pieces of a graph as graphs of their own, in one sweep over its rows for many of them.
 
 Owns the files of the pieces until they are graphs. csr.induced makes one of them, reading all rows for it.
 Shape letters: N nodes, K pieces.
@@ -16,11 +16,14 @@ from numba import njit
 from partition.csr import DiskGraph, RowWriter
 from partition.propagation import edge_weights
 
+AT_ONCE = 200
+"""Pieces of one sweep: each has two or three files open, of the 1,024 that processes often may have."""
+
 
 def split(
     graph: DiskGraph, folder: Path, piece: np.ndarray, pieces: int
-) -> tuple[Sequence[DiskGraph], np.ndarray, np.ndarray]:
-    """(the pieces; int32 N, nodes piece by piece, ascending; int64 K + 1, where each piece begins there).
+) -> tuple[Sequence[Path], np.ndarray, np.ndarray]:
+    """(folder of each piece; int32 N, nodes piece by piece, ascending; int64 K + 1, where each begins there).
 
     `piece` is int N, from 0 to below K. Edges between pieces are left out. A node's number in its piece is
     its place among the piece's. `folder` is made.
@@ -31,24 +34,27 @@ def split(
     place = np.empty(len(piece), dtype=np.int32)
     place[members] = np.arange(len(piece), dtype=np.int32)
     weights = edge_weights(graph)
-    with ExitStack() as open_files:
-        writers = [open_files.enter_context(RowWriter(folder / str(index))) for index in range(pieces)]
-        for first, last in graph.row_ranges():
-            mine = slice(int(graph.indptr[first]), int(graph.indptr[last]))
-            here = piece[first:last]
-            rows = np.diff(graph.indptr[first : last + 1])
-            fill = np.concatenate([[0], np.cumsum(np.bincount(here, rows, pieces))]).astype(np.int64)
-            ends = fill[:-1].copy()
-            columns = np.empty(fill[-1], dtype=np.int32)
-            kept = np.empty(fill[-1] if len(weights) else 0, dtype=np.int32)
-            degrees = _sweep(
-                graph.indptr[first : last + 1], graph.indices[mine], weights[mine], place, starts, here,
-                ends, columns, kept,
-            )  # fmt: skip
-            for index, writer in enumerate(writers):
-                part = slice(int(fill[index]), int(ends[index]))
-                writer.append(degrees[here == index], columns[part], kept[part] if len(weights) else None)
-    return [writer.graph() for writer in writers], members, starts
+    folders = [folder / str(index) for index in range(pieces)]
+    for group in (range(first, min(first + AT_ONCE, pieces)) for first in range(0, pieces, AT_ONCE)):
+        with ExitStack() as open_files:
+            writers = {index: open_files.enter_context(RowWriter(folders[index])) for index in group}
+            for first, last in graph.row_ranges():
+                mine = slice(int(graph.indptr[first]), int(graph.indptr[last]))
+                here = piece[first:last]
+                rows = np.diff(graph.indptr[first : last + 1])
+                fill = np.concatenate([[0], np.cumsum(np.bincount(here, rows, pieces))]).astype(np.int64)
+                ends = fill[:-1].copy()
+                columns = np.empty(fill[-1], dtype=np.int32)
+                kept = np.empty(fill[-1] if len(weights) else 0, dtype=np.int32)
+                degrees = _sweep(
+                    graph.indptr[first : last + 1], graph.indices[mine], weights[mine], place, starts, here,
+                    ends, columns, kept,
+                )  # fmt: skip
+                for index in group:
+                    part = slice(int(fill[index]), int(ends[index]))
+                    heft = kept[part] if len(weights) else None
+                    writers[index].append(degrees[here == index], columns[part], heft)
+    return folders, members, starts
 
 
 @njit(nogil=True)

@@ -25,7 +25,7 @@ import fsspec
 from partition.errors import DataError, DiskFullError, LMGNNError, LockedError, StoreError, UsageError
 
 BEAT_S = 30.0
-SILENT_S = 1800.0
+SILENT_S = 2 * 3600.0
 """Without a sign of life of who holds a lock; some libraries let no other thread run while they cut."""
 LOOK_S = 0.2
 """Between two looks at a lock that somebody else holds."""

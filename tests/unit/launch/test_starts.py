@@ -111,3 +111,25 @@ def test_a_job_of_slurm_is_told_where_latest_led_to_when_it_was_submitted(
     (line,) = [line for line in capsys.readouterr().out.splitlines() if f"stages.{stage}.start" in line]
     words = shlex.split(line)
     assert [word for word in words if ".start=" in word][-1] == f'stages.{stage}.start="{home}/runs/old:warm"'
+
+
+def test_a_job_of_slurm_may_start_from_a_run_that_is_to_come(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = load_plan(PLAN).stages[0].name
+    asked = ["--config", str(PLAN), "--set", f"stages.{stage}.start=runs/to-come:warm"]
+    assert main(["submit", "--dry-run", *asked]) == 0
+    assert "runs/to-come:warm" in capsys.readouterr().out
+
+
+def test_a_run_that_is_taken_up_does_not_take_another_for_a_wrong_name(home: Path) -> None:
+    kept = resolve_starts(starting("runs/old:warm"), home, home)
+    with pytest.raises(UsageError, match="there is no run 'runs/odl'"):
+        resolved("runs/odl:warm", home, kept)
+
+
+def test_a_home_folder_behind_a_link_changes_nothing(home: Path, tmp_path: Path) -> None:
+    kept = resolve_starts(starting("runs/old:warm"), home, home)
+    (home / "runs/new/stages/warm").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(home)
+    assert resolved("runs/new:warm", tmp_path / "linked", kept) == f"{home}/runs/new:warm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from partition_graphs import planted
 
 from partition.choose import choose_clusters
 from partition.clusters import MOST, cluster_parts, clusters
-from partition.csr import DiskGraph, build, cut_share, induced
+from partition.csr import DiskGraph, build, cut_share, induced, open_graph
 from partition.methods import METHODS
 from partition.split import split
 
@@ -28,14 +29,18 @@ def parts_of(graph: DiskGraph) -> np.ndarray:
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_pieces_are_the_graphs_of_their_nodes(tmp_path: Path, repeats: int) -> None:
+@pytest.mark.parametrize("at_once", [2, 200])
+def test_pieces_are_the_graphs_of_their_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: int, at_once: int
+) -> None:
+    monkeypatch.setattr("partition.split.AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     left, right = rng.integers(0, 50, (2, 300))
     ends = np.repeat(left[:9], repeats), np.repeat(right[:9], repeats)
     whole = build(tmp_path / "whole", 50, lambda: [(left, right), ends])
     piece = rng.integers(0, 3, 50)
-    pieces, members, starts = split(whole, tmp_path / "split", piece, 3)
-    for index, found in enumerate(pieces):
+    folders, members, starts = split(whole, tmp_path / "split", piece, 3)
+    for index, found in enumerate(map(open_graph, folders)):
         mine = members[starts[index] : starts[index + 1]]
         assert mine.tolist() == np.flatnonzero(piece == index).tolist()
         wanted = induced(whole, tmp_path / f"induced{index}", mine)
@@ -44,6 +49,28 @@ def test_pieces_are_the_graphs_of_their_nodes(tmp_path: Path, repeats: int) -> N
         assert (found.weights is None) == (wanted.weights is None)
         if found.weights is not None and wanted.weights is not None:
             assert found.weights.tolist() == wanted.weights.tolist()
+
+
+def test_many_parts_need_few_open_files(graph: DiskGraph) -> None:
+    weights = np.full(graph.nodes, 100)
+    parts = np.arange(graph.nodes) % 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (700, hard))
+    try:
+        found = cluster_parts(graph, weights, parts, [2] * 400, 0, 1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found.max() >= 1
+
+
+def test_one_cluster_is_all_nodes(tmp_path: Path) -> None:
+    ring = np.arange(10)
+    islands = build(
+        tmp_path / "islands",
+        20,
+        lambda: [(np.r_[ring, ring + 10], np.r_[(ring + 1) % 10, 10 + (ring + 1) % 10])],
+    )
+    assert clusters(islands, np.full(20, 100), 1, 0).tolist() == [0] * 20
 
 
 def test_clusters_have_about_the_size_asked_for(graph: DiskGraph) -> None:
