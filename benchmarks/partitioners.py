@@ -29,6 +29,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,20 +87,19 @@ def main() -> None:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.scratch)))
         nodes, edges = _drawn(folder, options)
         bench = _Bench(folder, nodes, edges, options.memory)
-        rows = []
+        result: dict[str, Any] = {
+            "graph": options.graph,
+            "nodes": nodes,
+            "edges": edges,
+            "hosts": HOSTS,
+            "memory": options.memory,
+            "rows": [],
+        }
         for row in bench.rows(options.methods.split(","), cut_only=options.cut_only):
-            rows.append(row)
+            result["rows"].append(asdict(row))
             _say(row, quiet=options.json)
-    result = {
-        "graph": options.graph,
-        "nodes": nodes,
-        "edges": edges,
-        "hosts": HOSTS,
-        "memory": options.memory,
-        "rows": [asdict(row) for row in rows],
-    }
-    if options.out:
-        write_json(options.out, result)
+            if options.out:
+                write_json(options.out, result)  # what is there stays when a long run is ended
     print(json.dumps(result))
 
 
