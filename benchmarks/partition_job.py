@@ -79,7 +79,12 @@ def _whole(method: str, folder: Path, hosts: int, trainers: int, memory: int) ->
         hosts, trainers, method=method.removesuffix(EVEN), even=method.endswith(EVEN), reverse=False
     )
     tables, store = str(folder / "tables"), str(folder / "out")
-    made = find_or_build(tables, options, store=store, memory=str(memory), reuse=False, say=lambda line: None)
+    start = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - start:9.1f} s  {line}", file=sys.stderr, flush=True)
+
+    made = find_or_build(tables, options, store=store, memory=str(memory), reuse=False, say=say)
     choices = PartitionManifest.load(made.path).stats["methods"]
     return {"chosen": [choice["method"] for choice in choices], "config": str(made.path / "graph.json")}
 

@@ -12,6 +12,10 @@ process of its own: for 8 hosts of 1 trainer, then of 2, which for our methods a
 * job "cut" (--cut-only): our methods from the graph on disk to the part of each node; job "build" makes that
   graph.
 
+With --tables-only edges go from the generator into the tables, repeats as well, and nothing else is kept
+beside them; cut and balance are as the partition tells them, every row of the tables counted as an edge.
+What a build says goes to stderr, with seconds before it.
+
 A method's name may end in +even (partition build --even). Set OMP_NUM_THREADS=1 to compare on one thread.
 peak_anonymous_bytes is memory that cannot be dropped, above that after imports and compiling;
 peak_bytes_per_edge is the same per undirected edge. peak_total_bytes counts imports and mapped files as well,
@@ -35,11 +39,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.cut_figures import counted_figures, told_figures
 from benchmarks.runs import read_json, write_json
-from benchmarks.stream_graph import write_graph
+from benchmarks.stream_graph import draw_edges, read_edges, write_graph
 from benchmarks.watched import Watched, size_of, watched
 from benchmarks.whole_tables import part_of_nodes, write_tables
-from partition.csr import DiskGraph, open_graph
+from partition.csr import open_graph
 from partition.memory import memory_bytes
 
 JOB = Path(__file__).with_name("partition_job.py")
@@ -86,7 +91,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.scratch)))
         nodes, edges = _drawn(folder, options)
-        bench = _Bench(folder, nodes, edges, options.memory)
+        trainers = tuple(map(int, options.trainers.split(",")))
+        bench = _Bench(folder, nodes, edges, options.memory, trainers, options.tables_only)
         result: dict[str, Any] = {
             "graph": options.graph,
             "nodes": nodes,
@@ -106,6 +112,8 @@ def main() -> None:
 def _drawn(folder: Path, options: argparse.Namespace) -> tuple[int, int]:
     """Numbers of nodes and of distinct edges of the graph in `folder`, which is drawn there if need be."""
     asked = {"graph": options.graph, "edges": options.edges, "repeats": options.repeats}
+    if options.tables_only:
+        asked["tables_only"] = True
     record = folder / "drawn.json"
     if record.is_file():
         found = read_json(record)
@@ -113,8 +121,13 @@ def _drawn(folder: Path, options: argparse.Namespace) -> tuple[int, int]:
             raise SystemExit(f"{folder} has another graph: {found['asked']}; asked for {asked}")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        nodes, edges = write_graph(folder, options.graph, options.edges, seed=0, repeats=options.repeats)
-        write_tables(folder, nodes)
+        if options.tables_only:
+            edges = options.edges
+            nodes, chunks = draw_edges(options.graph, edges, seed=0)
+            write_tables(folder, nodes, chunks)
+        else:
+            nodes, edges = write_graph(folder, options.graph, options.edges, seed=0, repeats=options.repeats)
+            write_tables(folder, nodes, read_edges(folder / "edges.bin"))
         found = {"asked": asked, "nodes": nodes, "edges": edges}
         write_json(record, found)
     return found["nodes"], found["edges"]
@@ -128,6 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--edges", type=int, default=1_000_000, help="to draw, from which repeats are dropped")
     add("--graph", default="community", help="community or rmat")
     add("--repeats", action="store_true", help="leave repeats in: edges then differ in weight")
+    add(
+        "--tables-only", action="store_true", help="for graphs that fill the disk, and our methods: see above"
+    )
+    add("--trainers", default="1,2", help="of a host, for our methods")
     add("--methods", default="auto,metis,kaminpar,semi-external,dgl,dgl-fold")
     add("--cut-only", action="store_true", help="our methods cut, and write nothing")
     add("--memory", default="", help="by which auto chooses; none = most of this machine's")
@@ -163,18 +180,21 @@ class _Bench:
     nodes: int
     edges: int
     memory: str
+    trainers: tuple[int, ...]
+    """Of a host, for our methods."""
+    tables_only: bool
 
     def rows(self, methods: Sequence[str], *, cut_only: bool) -> Iterator[Row]:
         """Makes what the jobs need, then one row after the other."""
-        built = self._run("build", "", 1)
-        if cut_only:
-            yield self._row("build", "", 1, built)
+        if not self.tables_only:
+            built = self._run("build", "", 1)
+            if cut_only:
+                yield self._row("build", "", 1, built)
         for method in methods:
             dgl = method.startswith("dgl")
             job = "cut" if cut_only and not dgl else "whole"
-            for trainers in {"dgl": (1,), "dgl-fold": (2,)}.get(method, (1, 2)):
-                row = self._row(job, method, trainers, self._run(job, method, trainers))
-                yield row
+            for trainers in {"dgl": (1,), "dgl-fold": (2,)}.get(method, self.trainers):
+                yield self._row(job, method, trainers, self._run(job, method, trainers))
 
     def _run(self, job: str, method: str, trainers: int) -> Watched:
         numbers = [self.nodes, HOSTS, trainers, memory_bytes(self.memory)]
@@ -183,11 +203,13 @@ class _Bench:
 
     def _row(self, job: str, method: str, trainers: int, done: Watched) -> Row:
         figures: dict[str, float] = {}
-        if job != "build":
+        if self.tables_only:
+            figures = told_figures(Path(done.told["config"]).parent)
+        elif job != "build":
             if job == "whole" and not method.startswith("dgl"):
                 np.save(self.folder / "part.npy", part_of_nodes(Path(done.told["config"]).parent))
             part = np.load(self.folder / "part.npy")
-            figures = _figures(open_graph(self.folder / "graph"), part, trainers)
+            figures = counted_figures(open_graph(self.folder / "graph"), part, HOSTS, trainers)
         if job == "whole":
             figures |= self._stored(done)
         return Row(
@@ -218,20 +240,3 @@ class _Bench:
             "server_peak_bytes_per_edge": round(server.peak_anonymous / mine, 1),
             "server_bytes_per_edge": round(server.loaded / mine, 1),
         }
-
-
-def _figures(graph: DiskGraph, part: np.ndarray, trainers: int) -> dict[str, float]:
-    """Cuts in per cent of the edges, parallel ones counted once; balances."""
-    between = np.zeros(2, dtype=np.int64)
-    for first, last in graph.row_ranges():
-        entries = graph.entries(first, last)
-        rows, columns = part[entries.rows], part[entries.columns]
-        between += [(rows // trainers != columns // trainers).sum(), (rows != columns).sum()]
-    cut, trainer_cut = (round(100 * float(count) / len(graph.indices), 2) for count in between)
-    figures = {"cut_percent": cut, "trainer_cut_percent": trainer_cut}
-    degrees = np.diff(graph.indptr)
-    for prefix, block, count in (("", part // trainers, HOSTS), ("trainer_", part, HOSTS * trainers)):
-        for name, weights in (("node", None), ("edge", degrees)):
-            loads = np.bincount(block, weights, minlength=count)
-            figures[f"{prefix}{name}_balance"] = round(float(loads.max() / loads.mean()), 3)
-    return figures

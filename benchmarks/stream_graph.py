@@ -35,7 +35,10 @@ def write_graph(folder: Path, kind: str, edges: int, *, seed: int, repeats: bool
     them all are, as drawn. ValueError for a kind that is not known.
     """
     drawn = folder / "drawn.bin"
-    nodes = _draw(drawn, kind, edges, seed)
+    nodes, chunks = draw_edges(kind, edges, seed)
+    with drawn.open("wb") as file:
+        for ends in chunks:
+            file.write(np.stack(ends, axis=1).data.cast("B"))
     graph = build(folder / "drawn", nodes, lambda: read_edges(drawn))
     shutil.rmtree(folder / "drawn")
     if repeats:
@@ -50,26 +53,31 @@ def write_graph(folder: Path, kind: str, edges: int, *, seed: int, repeats: bool
     return nodes, graph.edges
 
 
-def read_edges(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(int32, int32) ends, chunk by chunk."""
-    with path.open("rb") as file:
-        while len(pairs := np.fromfile(file, np.int32, 2 * CHUNK_EDGES)):
-            yield pairs[::2], pairs[1::2]
+def draw_edges(kind: str, edges: int, seed: int) -> tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """(number of nodes, chunks of (int32, int32) ends as drawn); ids are shuffled, so that they tell nothing.
 
-
-def _draw(path: Path, kind: str, edges: int, seed: int) -> int:
-    """Write the pairs as they are drawn; the number of nodes. Ids are shuffled, so that they tell nothing."""
+    ValueError for a kind that is not known.
+    """
     makers = {"community": _community, "rmat": _rmat}
     if kind not in makers:
         raise ValueError(f"graph {kind!r}: expected one of {', '.join(makers)}")
     rng = np.random.default_rng(seed)
     nodes, draw = makers[kind](edges, rng)
     ids = rng.permutation(nodes).astype(np.int32)
-    with path.open("wb") as file:
+
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, edges, CHUNK_EDGES):
-            ends = draw(min(CHUNK_EDGES, edges - start), rng)
-            file.write(np.stack([ids[end] for end in ends], axis=1).data.cast("B"))
-    return nodes
+            source, destination = draw(min(CHUNK_EDGES, edges - start), rng)
+            yield ids[source], ids[destination]
+
+    return nodes, chunks()
+
+
+def read_edges(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(int32, int32) ends, chunk by chunk."""
+    with path.open("rb") as file:
+        while len(pairs := np.fromfile(file, np.int32, 2 * CHUNK_EDGES)):
+            yield pairs[::2], pairs[1::2]
 
 
 def _community(edges: int, rng: np.random.Generator) -> tuple[int, Draw]:

@@ -7,13 +7,14 @@ relation in one direction, integer ids, no text.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.stream_graph import CHUNK_EDGES, read_edges
+from benchmarks.stream_graph import CHUNK_EDGES
 from partition.manifest import PartitionManifest
 
 GRAPH_TOML = """
@@ -28,8 +29,8 @@ reverse = false
 """
 
 
-def write_tables(folder: Path, nodes: int) -> None:
-    """`folder`/tables out of `folder`/edges.bin; ids are 0 to `nodes`."""
+def write_tables(folder: Path, nodes: int, edges: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    """`folder`/tables; ids are 0 to `nodes`, `edges` chunks of both ends."""
     tables = folder / "tables"
     shutil.rmtree(tables, ignore_errors=True)  # of a run that was stopped
     tables.mkdir()
@@ -41,9 +42,8 @@ def write_tables(folder: Path, nodes: int) -> None:
             writer.write_table(pa.table([some], schema=ids))
     ends = pa.schema([("src_id", pa.int64()), ("dst_id", pa.int64())])
     with pq.ParquetWriter(tables / "edges.parquet", ends) as writer:
-        for source, destination in read_edges(folder / "edges.bin"):
-            columns = [pa.array(end.astype(np.int64)) for end in (source, destination)]
-            writer.write_table(pa.table(columns, schema=ends))
+        for chunk in edges:
+            writer.write_table(pa.table([pa.array(end.astype(np.int64)) for end in chunk], schema=ends))
 
 
 def part_of_nodes(partition: Path) -> np.ndarray:

@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cut_figures import counted_figures, told_figures
 from benchmarks.stream_graph import read_edges, write_graph
+from benchmarks.whole_tables import part_of_nodes, write_tables
+from partition import csr
+from partition.build import BuildOptions, build
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +64,30 @@ def test_whole_jobs_of_ours_and_of_dgl_stand_beside_each_other(tmp_path: Path) -
         assert row["disk_peak_bytes_per_edge"] >= row["disk_bytes_per_edge"] > 8
         assert row["server_peak_bytes_per_edge"] >= row["server_bytes_per_edge"] > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_with_tables_only_all_edges_are_partitioned_as_drawn(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/partition.py", "--edges", "20000", "--json", "--methods", "metis"]
+    (row,) = rows_of([*command, "--trainers", "2", "--scratch", str(tmp_path), "--tables-only"])
+    assert (row["trainers"], row["chosen"][0]) == (2, "metis")
+    assert 0 < row["cut_percent"] < row["trainer_cut_percent"] < 50
+    assert row["server_peak_bytes_per_edge"] >= row["server_bytes_per_edge"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_manifest_tells_the_cut_that_is_counted(tmp_path: Path) -> None:
+    nodes, _ = write_graph(tmp_path, "community", 20_000, seed=3, repeats=False)
+    write_tables(tmp_path, nodes, read_edges(tmp_path / "edges.bin"))
+    options = BuildOptions(hosts=3, trainers=2, reverse=False)
+    made = build(str(tmp_path / "tables"), options, store=str(tmp_path / "store"), say=lambda line: None)
+    graph = csr.build(tmp_path / "graph", nodes, lambda: read_edges(tmp_path / "edges.bin"))
+    told, counted = told_figures(made), counted_figures(graph, part_of_nodes(made), 3, 2)
+    # Edges load the host that they lead to in one, both ends in the other.
+    uncompared = {"edge_balance", "trainer_edge_balance"}
+    assert told.keys() == counted.keys()
+    assert {k: v for k, v in told.items() if k not in uncompared} == {
+        k: v for k, v in counted.items() if k not in uncompared
+    }
 
 
 def test_a_run_tells_cut_balance_and_memory_of_each_method(tmp_path: Path) -> None:

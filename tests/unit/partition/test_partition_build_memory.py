@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stream_graph import write_graph
+from benchmarks.stream_graph import draw_edges
 from benchmarks.watched import watched
 from benchmarks.whole_tables import write_tables
 
@@ -21,8 +21,8 @@ def test_a_build_keeps_to_its_memory(
 ) -> None:
     """METIS alone would take 100 and 400 MB."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    nodes, _ = write_graph(tmp_path, "community", edges, seed=0, repeats=False)
-    write_tables(tmp_path, nodes)
+    nodes, drawn = draw_edges("community", edges, seed=0)
+    write_tables(tmp_path, nodes, drawn)
     numbers = map(str, (nodes, HOSTS, TRAINERS, memory))
     done = watched(
         [sys.executable, "-P", str(JOB), "whole", "auto", str(tmp_path), *numbers], tmp_path / "out"
