@@ -35,7 +35,7 @@ from typing import Any
 os.environ.setdefault("DGLBACKEND", "pytorch")  # else dgl's first import writes into the home folder
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from cost_settings import ANYWHERE, HALF, LABOR, Setting
+from cost_settings import ANYWHERE, FEW, HALF, LABOR, Setting
 from hosts import run_on_hosts
 from lm_cost import HOSTS, MAX_LENGTH, TARGETS, UniformTargets
 from runs import read_json, steps, write_json
@@ -51,7 +51,6 @@ from pipeline.start.init import read_schema
 
 HERE = Path(__file__).resolve().parent
 LAYERS = 2
-FEW = {"train_nodes": 8}
 SETTINGS = (
     Setting("flat", ANYWHERE, uniform=True),
     Setting("part", ANYWHERE),
