@@ -109,7 +109,7 @@ class EmbeddingCache:
             chosen = self._again(usable, age, age > lifetimes(ids, found.step, promised), batch, node_type)
             usable[chosen] = False
             hits[node_type] = usable.nonzero().squeeze(1)
-            embedded[node_type] = found.rows[hits[node_type]]
+            embedded[node_type] = found.rows.index_select(0, hits[node_type])
             stale[node_type], stale_rows[node_type] = chosen, found.rows[chosen]
             stale_age[node_type] = age[chosen]
         return replace(

@@ -57,11 +57,11 @@ def pack(rows: Tensor, ids: Tensor, stamp: Stamp) -> Tensor:
 
 
 def unpack(records: Tensor, ids: Tensor, width: int) -> Records:
-    """The reverse of `pack`, for records that may be torn."""
-    body = records[:, :-1].contiguous()
-    rows = body[:, :-1].contiguous().view(torch.float16)[:, :width]
-    stamp = body[:, -1]
-    return Records(rows, stamp >> 32, stamp & 0xFFFFFFFF, records[:, -1] == _check(body, ids))
+    """The reverse of `pack`, for records that may be torn; `rows` share their memory."""
+    records = records.contiguous()
+    rows, stamp = records.view(torch.float16)[:, :width], records[:, -2]
+    whole = records[:, -1] == _check(records[:, :-1], ids)
+    return Records(rows, stamp >> 32, stamp & 0xFFFFFFFF, whole)
 
 
 def version(records: Tensor) -> Tensor:
