@@ -232,7 +232,7 @@ class RecordRequest(_Message, rpc.Request):
         host = this_host()
         first, _ = host.manifest.host_range(self.node_type, host.number)
         ids = first + unpack_ascending(self.rows)
-        stored = records[Slots(host.manifest, self.node_type, self.share).of(ids) - first]
+        stored = records.index_select(0, Slots(host.manifest, self.node_type, self.share).of(ids) - first)
         found = unpack(stored, ids, 0)  # all of them: a copy must not outlive its damaged record
         same = torch.zeros(len(ids), dtype=torch.bool)
         if len(self.held):

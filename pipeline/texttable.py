@@ -64,22 +64,24 @@ class TextTable:
         if bool(own.all()):
             return unpack(self.records.own(self.slots.of(ids)), ids, self.width)
         records = torch.empty(len(ids), words(self.width), dtype=torch.int64)
-        records[own] = self.records.own(self.slots.of(ids[own]))
-        others = (~own).nonzero().squeeze(1)
+        here, others = own.nonzero().squeeze(1), (~own).nonzero().squeeze(1)
+        records.index_copy_(0, here, self.records.own(self.slots.of(ids[here])))
         others = others[ids[others].argsort()]
-        records[others] = self._of_others(ids[others], wanted)
+        records.index_copy_(0, others, self._of_others(ids[others], wanted))
         return unpack(records, ids, self.width)
 
     def _of_others(self, ids: Tensor, wanted: Tensor) -> Tensor:
         """int64 N x W: records that other hosts own, zeros for those not to be had; `ids` ascending."""
-        records = torch.zeros(len(ids), words(self.width), dtype=torch.int64)
         if self.copies is not None:
             records = self.copies.read(ids)
+        else:
+            records = torch.zeros(len(ids), words(self.width), dtype=torch.int64)
+        versions = version(records)
         local = self._graph.ids.local(self.node_type, ids)
 
         def request(_: int, rows: Tensor) -> RecordRequest:
             asked = ascending(local[rows])
-            held = version(records[rows])
+            held = versions[rows]
             held = held if bool(held.any()) else held[:0]
             return RecordRequest(self.records.name, self.node_type, self._share, asked, held, wanted)
 
