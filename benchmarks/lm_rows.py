@@ -29,8 +29,9 @@ from torch import Tensor
 from partition.tokens import resolve_model, tokenize
 from pipeline.batch import Ragged
 from pipeline.config import DEFAULT_LM, ModelPlan, StagePlan
-from pipeline.grouping import distinct, sub_batches
+from pipeline.grouping import distinct
 from pipeline.lm import TextEncoder
+from pipeline.text_layout import SubBatch, one_a_row
 
 HERE = Path(__file__).resolve().parent
 FILE_ORDER_ROWS = 32
@@ -47,9 +48,8 @@ class Way:
     """One way to encode all texts."""
 
     name: str
-    batches: Sequence[Tensor]
-    """Positions of the texts (int64) that run together."""
-    encode: Callable[[Sequence[Tensor]], Tensor]
+    batches: Sequence[SubBatch]
+    encode: Callable[[Sequence[SubBatch]], Tensor]
     """Some of the batches -> a vector for each of their texts, in that order."""
 
 
@@ -81,7 +81,7 @@ def main() -> int:
         "max_length": options.max_length,
         "forward_tokens": options.budget,
         "rows_per_cpu_second": {name: round(rate, 1) for name, rate in rates.items()},
-        "padding_share": {way.name: round(padding_share(way, tokens), 4) for way in ways},
+        "padding_share": {way.name: round(padding_share(way), 4) for way in ways},
         "least_cosine_to_plain": round(farthest, 6),
         "load_average_before": round(load, 2),
         "cores": os.cpu_count(),
@@ -106,18 +106,23 @@ def read_tokens(file: Path, column: str, rows: int, max_length: int, tokenizer: 
 def ways_of(encoder: TextEncoder, tokens: Ragged, budget: int) -> Sequence[Way]:
     plain = transformers.AutoModel.from_pretrained(resolve_model(DEFAULT_LM)).eval()
     first = distinct(tokens).first
-    same = [first[rows] for rows in sub_batches(tokens.select(first).lengths(), budget)]
-    in_order = torch.arange(len(tokens)).split(FILE_ORDER_ROWS)
+    ours = [
+        SubBatch(first[one.texts], one.layout) for one in encoder.sub_batches(tokens.select(first), budget)
+    ]
+    same, in_order = (
+        [SubBatch(texts, one_a_row(tokens.lengths()[texts].tolist())) for texts in some]
+        for some in ([one.texts for one in ours], torch.arange(len(tokens)).split(FILE_ORDER_ROWS))
+    )
 
-    def run(batches: Sequence[Tensor]) -> Tensor:
-        return torch.cat([pooled(plain, tokens.select(rows)) for rows in batches])
+    def run(batches: Sequence[SubBatch]) -> Tensor:
+        return torch.cat([pooled(plain, tokens.select(one.texts)) for one in batches])
 
-    def ours(batches: Sequence[Tensor]) -> Tensor:
+    def encode(batches: Sequence[SubBatch]) -> Tensor:
         # Sorted already: the encoder cuts them into the same sub-batches again.
-        return encoder.encode(tokens.select(torch.cat(list(batches))), budget)
+        return encoder.encode(tokens.select(torch.cat([one.texts for one in batches])), budget)
 
     return (
-        Way("ours", same, ours),
+        Way("ours", ours, encode),
         Way("plain_same_batches", same, run),
         Way("plain_file_order", in_order, run),
     )
@@ -149,9 +154,9 @@ def measure(ways: Sequence[Way]) -> tuple[dict[str, float], float]:
     return seconds, float(found.min())
 
 
-def padding_share(way: Way, tokens: Ragged) -> float:
-    lengths = [tokens.lengths()[rows] for rows in way.batches]
-    return 1 - sum(int(some.sum()) for some in lengths) / sum(len(some) * int(some.max()) for some in lengths)
+def padding_share(way: Way) -> float:
+    layouts = [one.layout for one in way.batches]
+    return 1 - sum(one.text_tokens for one in layouts) / sum(one.tokens for one in layouts)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Which texts of a batch run through the LM, and which together: identical ones once, those of similar
-length in one sub-batch.
+"""Which texts of a batch run through the LM: identical ones once.
 
-Owns the comparison of token lists and the cuts between sub-batches. Never runs a model. Shape letters:
-N texts, U distinct ones, T tokens over all texts.
+Owns the comparison of token lists. Never runs a model. Shape letters: N texts, U distinct ones, T tokens over
+all texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,20 +66,6 @@ def split_texts(tokens: Ragged, train_rows: Tensor) -> TextSplit:
     trained = int(reached.sum())
     chosen = kinds.first[order]
     return TextSplit(chosen[:trained], chosen[trained:], row[kinds.kind])
-
-
-def sub_batches(lengths: Tensor, budget: int) -> Iterator[Tensor]:
-    """Positions (int64) of texts of `lengths` (int64 N) in sub-batches of at most `budget` tokens each,
-    padding included, and one text at least; the longest first, so that memory peaks at once. Texts without
-    tokens have one of their own: there is nothing to run in it."""
-    order = lengths.argsort(descending=True, stable=True)
-    longest, start = lengths[lengths > 0].sort(descending=True).values.tolist(), 0
-    while start < len(longest):
-        rows = max(1, budget // longest[start])
-        yield order[start : min(start + rows, len(longest))]
-        start += rows
-    if len(order) > len(longest):
-        yield order[len(longest) :]
 
 
 def token_hashes(tokens: Ragged, turn: int) -> Tensor:

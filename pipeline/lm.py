@@ -21,11 +21,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from partition.errors import StoreError, UsageError
 from pipeline.batch import Ragged
 from pipeline.config import ModelPlan
-from pipeline.grouping import distinct, sub_batches
+from pipeline.grouping import distinct
 from pipeline.lm_files import load_base, load_model, quiet
 from pipeline.lm_work import LMWork, one_pass
 from pipeline.naming import module_key
+from pipeline.packing import Packing, unpacked
 from pipeline.text import UNMASKED
+from pipeline.text_layout import Layout, SubBatch, sub_batches
 
 _NOT_IN_VECTORS = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
 """Entries that save_pretrained writes into the live configuration, or that make no difference to a vector;
@@ -39,13 +41,17 @@ def _nothing() -> None:
 class TextEncoder(nn.Module):
     """A transformer and a pooling: token lists -> one vector each."""
 
-    def __init__(self, base: Any, tokenizer: Any, *, pooling: str, source: str) -> None:
-        """`source` is where the masked-LM head's weights are looked for: a folder or a hub name."""
+    def __init__(
+        self, base: Any, tokenizer: Any, *, pooling: str, source: str, packing: Packing | None = None
+    ) -> None:
+        """`source` is where the masked-LM head's weights are looked for: a folder or a hub name; `packing`:
+        of another base than this one, where its answers are to count."""
         super().__init__()
         self.base = base
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.source = source
+        self.packing = packing or Packing(base)
         self.work = LMWork()
         """What went through the model so far."""
         self.forward_bf16 = False
@@ -90,12 +96,17 @@ class TextEncoder(nn.Module):
         }
         return json.dumps([self.pooling, self.forward_bf16, config], sort_keys=True, default=str)
 
-    def hidden(self, tokens: Ragged) -> tuple[Tensor, Tensor]:
-        """(last hidden states N x L x D, mask bool N x L of real tokens); N and L at least 1."""
+    def sub_batches(self, tokens: Ragged, budget: int) -> Iterator[SubBatch]:
+        """Which texts run together, `budget` tokens at a time, and how they lie in rows."""
+        return sub_batches(tokens.lengths(), budget, self.packing.suits)
+
+    def hidden(self, tokens: Ragged, layout: Layout) -> tuple[Tensor, Tensor]:
+        """(last hidden states N x L x D, mask bool N x L of real tokens); N, L at least 1."""
+        self.work += one_pass(len(tokens), layout.text_tokens, layout.tokens, trained=torch.is_grad_enabled())
+        if layout.starts is not None:
+            states = self.base(**self.packing.inputs(tokens, layout)).last_hidden_state
+            return unpacked(states, tokens, layout)
         ids, mask = tokens.padded(self.base.config.pad_token_id or 0)
-        self.work += one_pass(
-            len(tokens), tokens.values.numel(), ids.numel(), trained=torch.is_grad_enabled()
-        )
         attention = mask.clone()
         attention[:, 0] = True  # attention kernels differ in what they make of a text without tokens
         return self.base(input_ids=ids, attention_mask=attention).last_hidden_state, mask
@@ -125,18 +136,18 @@ class TextEncoder(nn.Module):
         kinds = distinct(tokens)
         once = tokens.select(kinds.first)
         vectors, order = [], []
-        for chosen in sub_batches(once.lengths(), budget):
+        for one in self.sub_batches(once, budget):
             alive()
-            vectors.append(self._pooled(once.select(chosen)))
-            order.append(chosen)
+            vectors.append(self._pooled(once.select(one.texts), one.layout))
+            order.append(one.texts)
         row = torch.cat(order).argsort()
         return torch.cat(vectors).index_select(0, row[kinds.kind])
 
-    def _pooled(self, tokens: Ragged) -> Tensor:
+    def _pooled(self, tokens: Ragged, layout: Layout) -> Tensor:
         """One sub-batch: N x D."""
         if tokens.values.numel() == 0:
             return self.base.get_input_embeddings().weight.new_zeros(len(tokens), self.width)
-        states, mask = self.hidden(tokens)
+        states, mask = self.hidden(tokens, layout)
         if self.pooling == "cls":
             return states[:, 0] * mask[:, :1]
         weights = mask.to(torch.float32)
@@ -204,9 +215,9 @@ class MaskedLM(nn.Module):
         self.encoder = encoder
         self.head = head.to(encoder.base.device).train(encoder.training)
 
-    def logits(self, tokens: Ragged, chosen: Tensor) -> Tensor:
-        """K x V for the tokens where `chosen` (bool T) is true, in their order."""
-        states, mask = self.encoder.hidden(tokens)
+    def logits(self, tokens: Ragged, chosen: Tensor, layout: Layout) -> Tensor:
+        """K x V for the tokens of a sub-batch where `chosen` (bool T) is true, in their order."""
+        states, mask = self.encoder.hidden(tokens, layout)
         rows = states[mask][chosen]
         return self.head(inputs_embeds=rows[None]).logits[0]
 
@@ -217,11 +228,11 @@ class MaskedLM(nn.Module):
         sub-batches of `budget` tokens.
         """
         losses, wanted = [], Ragged(labels, tokens.offsets)
-        for rows in sub_batches(tokens.lengths(), budget):
-            some, given = tokens.select(rows), wanted.select(rows).values
+        for one in self.encoder.sub_batches(tokens, budget):
+            some, given = tokens.select(one.texts), wanted.select(one.texts).values
             chosen = given != UNMASKED
             if given.numel():
-                logits = self.logits(some, chosen).float()
+                logits = self.logits(some, chosen, one.layout).float()
                 losses.append(nn.functional.cross_entropy(logits, given[chosen], reduction="sum"))
         if not losses:
             losses = [self.encoder.base.get_input_embeddings().weight.sum() * 0.0]

@@ -103,7 +103,8 @@ def _set_dropout(config: Any, share: float) -> None:
 
 
 def check_positions(base: Any, plan: ModelPlan) -> None:
-    positions = _positions(base)
+    """UsageError for texts longer than the model has positions."""
+    positions = position_limit(base)
     if plan.max_length > positions:
         raise UsageError(
             f"model.max_length = {plan.max_length}: {plan.lm} has {positions} positions",
@@ -111,11 +112,22 @@ def check_positions(base: Any, plan: ModelPlan) -> None:
         )
 
 
-def _positions(base: Any) -> int:
+def position_limit(base: Any) -> int:
     """Tokens that fit: RoBERTa's kin keep the first rows of their position table for padding."""
     limit = int(getattr(base.config, "max_position_embeddings", 0) or 0) or 1 << 30
+    for table in _position_tables(base):
+        reserved = 0 if table.padding_idx is None else table.padding_idx + 1
+        limit = min(limit, table.num_embeddings - reserved)
+    return limit
+
+
+def position_padding(base: Any) -> int | None:
+    """Where RoBERTa's kin look up padding, in their position table as in that of tokens; their texts begin at
+    the next position. None for all others, whose texts begin at 0."""
+    return next((t.padding_idx for t in _position_tables(base) if t.padding_idx is not None), None)
+
+
+def _position_tables(base: Any) -> Iterator[nn.Embedding]:
     for name, module in base.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
-            limit = min(limit, module.num_embeddings - reserved)
-    return limit
+            yield module

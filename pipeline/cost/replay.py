@@ -1,5 +1,6 @@
 """Consecutive training batches of a stage with the embedding cache as it would be, drawn from the partition's
-files in one process: what each costs in texts, LM tokens and bytes from other hosts. Never runs a model.
+files in one process: what each costs in texts, LM tokens and bytes from other hosts. Never runs a model;
+whoever has one says whether it packs texts.
 
 Batches, trained texts, look-ups and sub-batches are those of a run (the code is the same); the bound on the
 cache's age stays where the plan has it, since nothing drifts here. Shape letter: N nodes.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,7 +24,7 @@ from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.hosttables import WIDTH, HostTables
 from pipeline.cost.offline import OfflineGraph
 from pipeline.fresh import NEVER, FreshNodes
-from pipeline.grouping import TextSplit, split_texts, sub_batches
+from pipeline.grouping import TextSplit, split_texts
 from pipeline.hashing import key_of
 from pipeline.inputs import Inputs
 from pipeline.lm_work import LMWork
@@ -32,6 +33,7 @@ from pipeline.records import Stamp, words
 from pipeline.room import copied_share, text_share
 from pipeline.schedule import stage_schedule
 from pipeline.stages import StageRule, fresh_nodes
+from pipeline.text_layout import sub_batches
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class BatchCost:
     framing left out."""
     seconds: float
     """Of targets, negatives, neighbours and tokens, all from this process's memory."""
+    packs: Callable[[int], bool]
+    """As of `sub_batches`."""
 
     @cached_property
     def work(self) -> LMWork:
@@ -65,9 +69,9 @@ class BatchCost:
     def _work(self, node_type: str) -> LMWork:
         """For a type's texts: distinct ones, in sub-batches with their padding; in mlm all of them, since
         each has holes of its own."""
-        tokens, budget = self.batch.tokens[node_type], self.stage.forward_tokens
+        tokens = self.batch.tokens[node_type]
         if self.stage.kind == "mlm":
-            padded_all = _padded(tokens.lengths(), budget)
+            padded_all = self._padded(tokens.lengths())
             return LMWork(
                 rows_trained=len(tokens),
                 tokens_trained=padded_all,
@@ -75,7 +79,7 @@ class BatchCost:
             )
         lengths, split = tokens.lengths(), self.splits[node_type]
         real = [int(lengths[rows].sum()) for rows in (split.trained, split.forward)]
-        padded = [_padded(lengths[rows], budget) for rows in (split.trained, split.forward)]
+        padded = [self._padded(lengths[rows]) for rows in (split.trained, split.forward)]
         with_text = int((lengths[split.forward] > 0).sum())
         return LMWork(
             rows_trained=len(split.trained),
@@ -85,6 +89,11 @@ class BatchCost:
             padding_trained=padded[0] - real[0],
             padding_forward=padded[1] - real[1],
         )
+
+    def _padded(self, lengths: Tensor) -> int:
+        """Tokens of texts in sub-batches, padding included."""
+        some = sub_batches(lengths, self.stage.forward_tokens, self.packs)
+        return sum(one.layout.tokens for one in some)
 
 
 class Replay:
@@ -100,10 +109,12 @@ class Replay:
         text_width: int,
         full_at_start: bool,
         keep_trained: bool,
+        packs: Callable[[int], bool],
     ) -> None:
         """`rule`: the stage's; `text_width`: of text embeddings; `full_at_start`: every embedding is there
         and fresh at the first step, as after an evaluation, or none is (always so without room for
-        all); `keep_trained`: as of the EmbeddingCache."""
+        all); `keep_trained`: as of the EmbeddingCache; `packs`: as of `sub_batches`."""
+        self._packs = packs
         self._plan, self._stage, self._graph, self._rule = plan, stage, graph, rule
         self._row_bytes, self._keep_trained = 8 * words(text_width), keep_trained
         manifest = graph.manifest
@@ -186,7 +197,7 @@ class Replay:
         left_out = costs.get("remote_records", 0) * (self._row_bytes - 8 * words(WIDTH))
         found = sum(len(rows) for rows in batch.hits.values())
         remote_bytes = int(costs.get("remote_bytes", 0) + left_out)
-        return BatchCost(part, len(chosen), batch, self._stage, found, remote_bytes, seconds)
+        return BatchCost(part, len(chosen), batch, self._stage, found, remote_bytes, seconds, self._packs)
 
     def _store(self, made: Sequence[BatchCost]) -> None:
         """Note which embeddings the step computed and keeps."""
@@ -211,8 +222,3 @@ class Replay:
             kept = split.row >= len(split.trained)
         kept[cost.batch.hits[node_type]] = False
         return kept
-
-
-def _padded(lengths: Tensor, budget: int) -> int:
-    """Tokens of texts in sub-batches, padding included."""
-    return sum(len(rows) * int(lengths[rows].max()) for rows in sub_batches(lengths, budget))

@@ -1,6 +1,6 @@
 """A few batches of each stage, drawn as the run will draw them: the same targets, negatives, neighbours
 and texts, from the partition's files in one process. They tell sizes, LM tokens with padding, and the
-time that sampling takes. Never runs a model.
+time that sampling takes. Never runs a model, but to learn whether it packs texts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pipeline.config import StagePlan, TrainPlan
 from pipeline.cost.offline import OfflineGraph
 from pipeline.cost.replay import Replay
 from pipeline.graph import Graph
-from pipeline.grouping import sub_batches
 from pipeline.hashing import key_of, permutation
 from pipeline.infer import TEXTS
 from pipeline.inputs import Inputs
@@ -134,6 +133,7 @@ class Trials:
             text_width=encoder.width if encoder else 0,
             full_at_start=stage.evals > 0,
             keep_trained=not encoders.has_dropout,
+            packs=encoder.packing.suits if encoder else lambda longest: False,
         )
         self._bench.cache = replay.cache
         return replay
@@ -192,9 +192,13 @@ class Trials:
 
     def _masked(self, tokens: Ragged, stage: StagePlan) -> int:
         """As an mlm stage runs them: equal texts too, since each has holes of its own."""
-        pieces = [tokens.select(rows) for rows in sub_batches(tokens.lengths(), stage.forward_tokens)]
-        some = [piece for piece in pieces if piece.values.numel()]
-        return self._counted(lambda encoder: [encoder.hidden(piece) for piece in some])
+
+        def run(encoder: TextEncoder) -> None:
+            for one in encoder.sub_batches(tokens, stage.forward_tokens):
+                if one.layout.text_tokens:
+                    encoder.hidden(tokens.select(one.texts), one.layout)
+
+        return self._counted(run)
 
     def _encoded(self, tokens: Ragged, budget: int) -> int:
         return self._counted(lambda encoder: encoder.encode(tokens, budget))
@@ -225,7 +229,11 @@ class _Blank(nn.Module):
 
 def _blank(encoder: TextEncoder) -> TextEncoder:
     return TextEncoder(
-        _Blank(encoder.base), encoder.tokenizer, pooling=encoder.pooling, source=encoder.source
+        _Blank(encoder.base),
+        encoder.tokenizer,
+        pooling=encoder.pooling,
+        source=encoder.source,
+        packing=encoder.packing,
     )
 
 

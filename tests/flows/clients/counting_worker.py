@@ -12,15 +12,16 @@ from pipeline import worker
 from pipeline.batch import Ragged
 from pipeline.events import RunRecord
 from pipeline.lm import TextEncoder
+from pipeline.text_layout import Layout
 
 _hidden, _event = TextEncoder.hidden, RunRecord.event
 _so_far = 0
 
 
-def hidden(self: TextEncoder, tokens: Ragged) -> tuple[Tensor, Tensor]:
+def hidden(self: TextEncoder, tokens: Ragged, layout: Layout) -> tuple[Tensor, Tensor]:
     global _so_far
     before = self.work.tokens_run
-    states = _hidden(self, tokens)
+    states = _hidden(self, tokens, layout)
     _so_far += self.work.tokens_run - before
     return states
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ from toy import build_partition, plan_of, write_lm
 
 from partition.errors import UsageError
 from partition.manifest import PartitionManifest
+from pipeline.batch import Ragged
 from pipeline.config import TrainPlan
 from pipeline.cost.batches import chosen_stage, main, means_of, stage_batches
 from pipeline.cost.offline import OfflineGraph
 from pipeline.cost.replay import BatchCost
 from pipeline.cost.trial import Trials
+from pipeline.lm import TextEncoder
 from pipeline.model import LMGNN
 
 WARM = {"name": "warm", "kind": "gnn_warm", "task": "cites"}
-JOINT = {
+JOINT: dict[str, Any] = {
     **{"name": "joint", "kind": "joint", "task": "cites", "start": "warm"},
     **{"batch_size": 8, "train_nodes": 5, "forward_tokens": 40},
 }
@@ -53,15 +56,25 @@ def lists(graph: OfflineGraph, ids: torch.Tensor) -> list[tuple[int, ...]]:
     ]
 
 
-def padded(texts: set[tuple[int, ...]], budget: int) -> int:
-    """Tokens of texts, longest first, in sub-batches of at most `budget` with padding."""
-    found, rows, longest = 0, 0, 0
-    for length in sorted((len(text) for text in texts), reverse=True):
-        if rows and (rows + 1) * longest > budget:
-            found, rows = found + rows * longest, 0
-        longest = longest if rows else length
-        rows += 1
-    return found + rows * longest
+class Counted:
+    """The plan's language model, and how many tokens it is given."""
+
+    def __init__(self, plan: TrainPlan) -> None:
+        self._encoder = TextEncoder.from_plan(plan.model)
+        self._encoder.packing.suits(plan.model.max_length)  # tries it before the hook counts
+        self._encoder.base.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._tokens = 0
+
+    def _count(self, _: object, __: object, given: dict[str, torch.Tensor]) -> None:
+        self._tokens += given["input_ids"].numel()
+
+    def tokens(self, texts: set[tuple[int, ...]]) -> int:
+        """Of these texts, padding included."""
+        self._tokens = 0
+        offsets = torch.tensor([0, *map(len, texts)]).cumsum(0)
+        some = Ragged(torch.tensor([token for text in texts for token in text]), offsets)
+        self._encoder.encode(some, JOINT["forward_tokens"])
+        return self._tokens
 
 
 @pytest.mark.parametrize(("accumulate", "parts"), [(1, None), (2, None), (1, [1])])
@@ -70,6 +83,7 @@ def test_texts_tokens_and_hits_are_those_counted_by_hand(case, accumulate, parts
     gradients, and those equal to one, are not stored, since the language model has dropout."""
     folder, steps = case[2], 8
     plan = planned(case, engine={"accumulate": accumulate})
+    lm = Counted(plan)
     graph = OfflineGraph(folder, PartitionManifest.load(folder))
     computed_at = dict.fromkeys(range(graph.ids.count["paper"]), 0)
     for step, costs in enumerate(drawn(plan, folder, steps, parts)):
@@ -85,7 +99,7 @@ def test_texts_tokens_and_hits_are_those_counted_by_hand(case, accumulate, parts
             run = {texts[i] for i in forward}
             assert cost.found == len(usable)
             assert (cost.work.rows_trained, cost.work.rows_forward) == (len(trained), len(run))
-            assert cost.work.tokens == 3 * padded(trained, 40) + padded(run, 40)
+            assert cost.work.tokens == 3 * lm.tokens(trained) + lm.tokens(run)
             computed |= forward
         computed_at |= dict.fromkeys(computed, step)
     assert computed_at != dict.fromkeys(computed_at, 0)

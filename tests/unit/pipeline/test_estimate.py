@@ -112,7 +112,8 @@ def test_on_a_cpu_memory_never_falls_from_stage_to_stage(answer):
 def test_joint_trains_train_nodes_texts_a_batch_at_most_as_long_as_the_longest(case, answer):
     info, found = case[1].node_type("paper"), row(answer, "joint")
     texts = found.steps * 4 * 5
-    assert texts * info.tokens / info.count < found.lm_tokens_trained <= texts * 12
+    # Chosen texts are not of average length, and packed ones have next to no padding.
+    assert 0.9 * texts * info.tokens / info.count < found.lm_tokens_trained <= texts * 12
     assert found.lm_tokens_forward > found.lm_tokens_trained
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import grouping
 from pipeline.batch import Ragged
-from pipeline.grouping import distinct, split_texts, sub_batches
-from pipeline.infer import TEXTS
+from pipeline.grouping import distinct, split_texts
 
 LISTS = st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=30)
 
@@ -49,23 +46,3 @@ def test_a_split_runs_every_text_once_and_with_gradients_where_an_equal_one_is_t
     assert [run[i] for i in split.row] == lists
     assert len(run) == len({tuple(one) for one in lists})
     assert {tuple(lists[i]) for i in split.trained} == {tuple(lists[i]) for i in rows}
-
-
-@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 100))
-def test_sub_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    pieces = [piece.tolist() for piece in sub_batches(torch.tensor(lengths, dtype=torch.int64), budget)]
-    assert sorted(i for piece in pieces for i in piece) == list(range(len(lengths)))
-    for piece, after in itertools.pairwise([*pieces, []]):
-        longest = max(lengths[i] for i in piece)
-        assert len(piece) * longest <= budget or len(piece) == 1
-        empty = [lengths[i] == 0 for i in piece]
-        assert all(empty) or not any(empty)
-        if any(lengths[i] for i in after):  # one more would not fit, and none is longer
-            assert (len(piece) + 1) * longest > budget
-            assert min(lengths[i] for i in piece) >= max(lengths[i] for i in after)
-
-
-def test_among_a_window_of_texts_padding_is_below_a_twentieth() -> None:
-    lengths = 3 + torch.randint(62, (TEXTS,), generator=torch.Generator().manual_seed(0))
-    paid = sum(len(piece) * int(lengths[piece].max()) for piece in sub_batches(lengths, 1024))
-    assert paid - int(lengths.sum()) <= 0.05 * paid

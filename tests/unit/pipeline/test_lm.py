@@ -19,6 +19,7 @@ from pipeline.config import DEFAULT_LM, ModelPlan
 from pipeline.lm import TextEncoder, TextEncoders
 from pipeline.lm_files import check_positions
 from pipeline.lm_work import LMWork
+from pipeline.text_layout import one_a_row
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(95))]
 CLS, SEP, MASK = 2, 3, 4
@@ -97,8 +98,9 @@ def test_every_parameter_gets_a_gradient(folders, family):
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.parametrize("budget", [BUDGET, 60])  # alone, and packed where the model can be
 @pytest.mark.parametrize("family", FAMILIES)
-def test_masked_lm_loss_equals_transformers(folders, family):
+def test_masked_lm_loss_equals_transformers(folders, family, budget):
     tokens = texts(7, 1, 12)
     labels = torch.full((tokens.values.numel(),), -100)
     labels[[1, 3, 11, 15]] = torch.tensor([50, 60, 70, 80])
@@ -107,7 +109,7 @@ def test_masked_lm_loss_equals_transformers(folders, family):
     ids, mask = tokens.padded(theirs.config.pad_token_id)
     padded_labels = torch.full(ids.shape, -100).masked_scatter(mask, labels)
     expected = theirs(input_ids=ids, attention_mask=mask, labels=padded_labels).loss
-    loss, count = ours(tokens, labels, BUDGET)
+    loss, count = ours(tokens, labels, budget)
     assert int(count) == 4
     assert torch.allclose(loss / count, expected, atol=1e-5)
 
@@ -178,14 +180,14 @@ def test_encode_is_without_dropout_and_gradient_and_leaves_the_mode(folders):
 
 def test_rows_tokens_and_padding_are_counted_with_and_without_gradients(folders):
     encoder = TextEncoder.from_plan(plan(folders["bert"]))
-    tokens = texts(10, 10, 8, 4)  # 12, 12, 10 and 6 tokens with the special ones
+    tokens = texts(10, 10, 9, 4)  # 12, 12, 11 and 6 tokens with the special ones
     again = tokens.select(torch.tensor([0, 1, 2, 3, 3]))
     encoder.encode(again, 36)  # three of twelve, one of six
-    assert encoder.work == LMWork(rows_forward=4, tokens_forward=42, padding_forward=2)
+    assert encoder.work == LMWork(rows_forward=4, tokens_forward=42, padding_forward=1)
     before = encoder.work
     encoder(again, 1000)
-    assert encoder.work - before == LMWork(rows_trained=4, tokens_trained=48, padding_trained=8)
-    assert encoder.work.tokens == 42 + 3 * 48
+    assert encoder.work - before == LMWork(rows_trained=4, tokens_trained=41)  # in one row
+    assert encoder.work.tokens == 42 + 3 * 41
 
 
 def test_encode_gives_a_sign_of_life_for_every_sub_batch(folders):
@@ -269,7 +271,8 @@ def test_a_masked_lm_batch_without_labels_costs_nothing_and_has_a_gradient(folde
 def test_a_source_without_a_head_gets_a_new_one_on_the_same_encoder(tmp_path):
     folder = write_model(tmp_path, FAMILIES["bert"], head=False)
     encoder = TextEncoder.from_plan(plan(folder))
-    logits = encoder.masked_lm().logits(texts(3), torch.tensor([True, False, True, False, False]))
+    chosen = torch.tensor([True, False, True, False, False])
+    logits = encoder.masked_lm().logits(texts(3), chosen, one_a_row([5]))
     assert logits.shape == (2, 100)
 
 

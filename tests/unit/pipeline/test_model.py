@@ -153,12 +153,17 @@ def test_equal_texts_share_a_vector_and_their_gradients_add_up(plan: TrainPlan, 
 
 
 def test_equal_texts_run_once(model: LMGNN) -> None:
+    batch, encoder = with_repeats(make_batch("joint")), model.text.of("paper")
+    tokens = batch.tokens["paper"]
+    lists = {tuple(one.tolist()) for one in tokens.values.split(tokens.lengths().tolist())}
     ran: list[Tensor] = []
-    model.text.of("paper").base.register_forward_pre_hook(
+    assert encoder.packing.suits(64)  # tries it before the hook counts
+    encoder.base.register_forward_pre_hook(
         lambda _, __, given: ran.append(given["input_ids"]), with_kwargs=True
     )
-    model.embed_texts(with_repeats(make_batch("joint")), budget=64)
-    assert sum(len(ids) for ids in ran) == 36
+    model.embed_texts(batch, budget=64)
+    assert len(lists) == encoder.work.rows_trained + encoder.work.rows_forward == 36
+    assert sum(int((ids != 0).sum()) for ids in ran) == sum(map(len, lists))  # 0 is padding
 
 
 def test_scaled_gradients_of_single_texts_are_on_average_those_of_all(plan: TrainPlan, model: LMGNN) -> None:
