@@ -24,6 +24,7 @@ from partition.extend import place_new
 from partition.keys import CUT_OPTIONS, levels
 from partition.regroup import CLUSTERS_OF_A_PART, regroup
 from partition.sought import Sought
+from partition.storage import disk_is_full
 
 Say = Callable[[str], None]
 
@@ -165,6 +166,8 @@ def _places(parent: Earlier, sought: Sought, say: Say) -> dict[str, Places] | No
         room = sought.room
         return {name: places(parent, name, table.ids, room) for name, table in sought.tables.nodes.items()}
     except (StoreError, OSError) as error:
+        if disk_is_full(error):  # by ids that are being looked up: a fresh cut needs more
+            raise
         say(f"{parent.id} is not reused: {str(error).splitlines()[0]}")
         return None
 
