@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 from runs import write_json
 
 import partition.writer  # noqa: F401  (DGL's import takes seconds)
-from partition.build import GRAPH_FILE, BuildOptions, find_or_build
+from partition.build import find_or_build
 from partition.earlier import figures
 from partition.manifest import PartitionManifest
+from partition.request import GRAPH_FILE, BuildOptions
 from partition.schema import GraphSchema, parse_schema
 
 HERE = Path(__file__).resolve().parent
