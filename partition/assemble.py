@@ -46,8 +46,8 @@ class Assembled:
     """Type -> uint64, by row; only types whose tokens are stored."""
     same_as: Earlier | None
     """Partition with the same assignment, whose files may be linked."""
-    moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    """Type -> (id in the parent, id here), int64, by id here; empty without a parent or where ids are its."""
+    moved: Mapping[str, np.ndarray]
+    """Type -> int32, id in the parent by id here, or -1; empty where ids are its, or without a parent."""
     quarantine: Mapping[str, Quarantine]
     """Table -> the rows that are not in the graph."""
 
@@ -191,10 +191,5 @@ def _manifest(
     )
 
 
-def _moved(inherited: Inherited, numbering: assign.Numbering) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    moved = {}
-    for name, old in inherited.old.items():
-        by_id = old[numbering.rows[name]]
-        new = np.flatnonzero(by_id >= 0)
-        moved[name] = by_id[new], new
-    return moved
+def _moved(inherited: Inherited, numbering: assign.Numbering) -> dict[str, np.ndarray]:
+    return {name: old[numbering.rows[name]] for name, old in inherited.old.items()}

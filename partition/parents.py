@@ -31,6 +31,8 @@ def with_parent(
     StoreError and DiskFullError as of a pull; one that is gone meanwhile is told, and done without.
     """
     whole = [e for e in here if all((e.folder / name).is_file() for name in e.manifest.files)]
+    if kept(wanted, whole):
+        return list(here)  # nothing is worth more
     found = better(wanted, whole, published(objects, cache, leave_out={e.id for e in whole}, say=say))
     if found is None:
         return list(here)

@@ -46,7 +46,7 @@ class Inherited:
     cluster: np.ndarray
     """int32 N, within the part."""
     old: Mapping[str, np.ndarray]
-    """Type -> int64, id in the parent of each row, -1 for a node that is new."""
+    """Type -> int32, id in the parent of each row, -1 for a node that is new."""
     new: int = 0
     """Nodes new since the parent."""
     gone: int = 0
