@@ -37,8 +37,9 @@ from curve_trainer import CURVE
 from runs import read_json, steps, write_json
 from small_graph import Cut, cut_out
 
-from partition.build import GRAPH_FILE, BuildOptions, build
+from partition.build import build
 from partition.manifest import PartitionManifest
+from partition.request import GRAPH_FILE, BuildOptions
 from pipeline.config import TrainPlan, load_plan
 
 HERE = Path(__file__).resolve().parent

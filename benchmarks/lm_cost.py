@@ -39,8 +39,9 @@ from cost_settings import SETTINGS, Setting
 from lm_counts import Counted, figures, tokens_per_target
 from uniform import dealt_out
 
-from partition.build import GRAPH_FILE, BuildOptions, Say, build
+from partition.build import Say, build
 from partition.manifest import PartitionManifest
+from partition.request import GRAPH_FILE, BuildOptions
 from partition.storage import InputFolder
 from pipeline.batch import Batch
 from pipeline.config import DEFAULT_LM, TrainPlan

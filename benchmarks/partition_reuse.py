@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 from runs import write_json
 
 import partition.writer  # noqa: F401  (DGL's import takes seconds)
-from partition.build import GRAPH_FILE, BuildOptions, find_or_build
+from partition.build import find_or_build
 from partition.earlier import figures
 from partition.manifest import PartitionManifest
+from partition.request import GRAPH_FILE, BuildOptions
 from partition.schema import GraphSchema, parse_schema
 
 HERE = Path(__file__).resolve().parent
@@ -49,21 +50,33 @@ class Change:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def start_of(graph: Path, work: Path) -> Path:
+    """Folder with the tables of the first partition: some nodes are still to come."""
+    before = work / "before"
+    copy_graph(graph, before)
+    leave_out(before, first=0.0, last=SOME)
+    return before
+
+
+def changed(graph: Path, before: Path, change: Change, work: Path) -> Path:
+    """Folder with the tables after a change."""
+    folder = work / change.name
+    copy_graph(graph if change.edit is later else before, folder)
+    change.edit(folder)
+    return folder
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write, print."""
     arguments = _parser().parse_args(argv)
     work = Path(arguments.work)
     shutil.rmtree(work, ignore_errors=True)
-    before = work / "before"
-    _copy(Path(arguments.graph), before)
-    _without(before, first=0.0, last=SOME)
+    before = start_of(Path(arguments.graph), work)
     options = {"hosts": 2, "trainers": 2, "tokenizer": arguments.tokenizer}
     first = _measured(before, options, work / "store", reuse=False)
     rows = [{"change": "first", "afresh": first}]
     for change in CHANGES:
-        folder = work / change.name
-        _copy(Path(arguments.graph) if change.edit is _later else before, folder)
-        change.edit(folder)
+        folder = changed(Path(arguments.graph), before, change, work)
         store = work / f"store of {change.name}"
         shutil.copytree(work / "store", store, copy_function=os.link)
         wanted = {**options, **change.options}
@@ -103,9 +116,9 @@ def _labels(folder: Path) -> None:
             pq.write_table(table.set_column(place, node.label, column), folder / node.path[0])
 
 
-def _later(folder: Path) -> None:
+def later(folder: Path) -> None:
     """Nodes that the first partition did not have, without some that it had."""
-    _without(folder, first=SOME, last=1.5 * SOME)
+    leave_out(folder, first=SOME, last=1.5 * SOME)
 
 
 CHANGES = (
@@ -113,18 +126,18 @@ CHANGES = (
     Change("shorter texts", _same, {"max_length": 32}),
     Change("four hosts", _same, {"hosts": 4, "trainers": 1}),
     Change("eight parts", _same, {"hosts": 2, "trainers": 4}),
-    Change("nodes", _later),
+    Change("nodes", later),
 )
 
 
-def _copy(graph: Path, folder: Path) -> None:
+def copy_graph(graph: Path, folder: Path) -> None:
     for table in (*_schema(graph).nodes, *_schema(graph).edges):
         (folder / table.path[0]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(graph / table.path[0], folder / table.path[0])
     shutil.copyfile(graph / GRAPH_FILE, folder / GRAPH_FILE)
 
 
-def _without(folder: Path, *, first: float, last: float) -> None:
+def leave_out(folder: Path, *, first: float, last: float) -> None:
     """Take this stretch of the nodes of the largest type out, in a random order, and all edges at them."""
     schema = _schema(folder)
     node = max(schema.nodes, key=lambda n: pq.read_metadata(folder / n.path[0]).num_rows)

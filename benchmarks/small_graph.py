@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from partition.build import GRAPH_FILE
+from partition.request import GRAPH_FILE
 from partition.schema import EdgeSchema, GraphSchema, NodeSchema, parse_schema
 
 _STARTS = 20

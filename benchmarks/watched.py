@@ -6,7 +6,9 @@ says "loaded" meanwhile is looked at and waits for another line. Linux only.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import threading
 import time
@@ -59,24 +61,24 @@ class _Peaks:
         self.total = max(self.total, sizes["VmRSS"])
         return held
 
-    def watch(self, pid: int, folder: Path) -> None:
+    def watch(self, pid: int, folder: Path, disk_sample_s: float) -> None:
         last = 0.0
         while not self.done.wait(_SAMPLE_S):
             self.sample(pid)
-            if time.monotonic() - last > _DISK_SAMPLE_S:
+            if time.monotonic() - last > disk_sample_s:
                 last = time.monotonic()
                 self.disk = max(self.disk, size_of(folder))
 
 
-def watched(command: Sequence[str], folder: Path) -> Watched:
-    """Run a job; SystemExit if it fails. `folder` may be missing."""
+def watched(command: Sequence[str], folder: Path, *, disk_sample_s: float = _DISK_SAMPLE_S) -> Watched:
+    """Run a job; SystemExit if it fails. `folder` may be missing; its size is looked at every so often."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     while process.stdout.readline() not in ("ready\n", ""):
         pass  # what libraries say while they are imported
     before, peaks = _Peaks().sample(process.pid), _Peaks()
-    watcher = threading.Thread(target=peaks.watch, args=(process.pid, folder))
+    watcher = threading.Thread(target=peaks.watch, args=(process.pid, folder, disk_sample_s))
     watcher.start()
     start = time.monotonic()
     print("go", file=process.stdin, flush=True)
@@ -98,9 +100,8 @@ def watched(command: Sequence[str], folder: Path) -> Watched:
 def size_of(folder: Path) -> int:
     """Bytes that the files of a folder take on the disk; files may come and go meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_blocks * 512
-        except FileNotFoundError:
-            continue
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(inner, name)).st_blocks * 512
     return total

@@ -40,8 +40,9 @@ from hosts import run_on_hosts
 from lm_cost import HOSTS, MAX_LENGTH, TARGETS, UniformTargets
 from runs import read_json, steps, write_json
 
-from partition.build import GRAPH_FILE, BuildOptions, build
+from partition.build import build
 from partition.manifest import PartitionManifest
+from partition.request import GRAPH_FILE, BuildOptions
 from partition.storage import InputFolder
 from pipeline.config import DEFAULT_LM, TrainPlan
 from pipeline.cost.replay import BatchCost

@@ -6,6 +6,7 @@ Owns the order of things and outcome.json. Never touches a process itself: that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -71,8 +72,7 @@ def run(options: RunOptions) -> int:
     )
     going_on = f" (going on {start_of(folder.path).words})" if folder.resumed else ""
     console.say(f"run {folder.path}{going_on}")
-    outcome = _complete(job, _outcome_of(job))
-    outcome.write(folder.path)
+    outcome = _written(_complete(job, _outcome_of(job)), folder.path)
     backend.finish(outcome.exit_code)
     _sum_up(job, outcome)
     if options.json:
@@ -139,9 +139,10 @@ def _outcome_of(job: Job) -> Outcome:
     except LMGNNError as error:
         return Outcome(error.exit_code, str(error))
     except OSError as error:
-        return Outcome(14 if error.errno == 28 else 12, str(error))
+        return Outcome(_code_of(error), str(error))
     except Exception as error:
-        (job.folder.path / "traceback.txt").write_text(traceback.format_exc())
+        with contextlib.suppress(OSError):
+            (job.folder.path / "traceback.txt").write_text(traceback.format_exc())
         return Outcome(70, f"{type(error).__name__}: {error} (see {job.folder.path}/traceback.txt)")
     return Outcome(0, "done")
 
@@ -149,6 +150,21 @@ def _outcome_of(job: Job) -> Outcome:
 def _complete(job: Job, outcome: Outcome) -> Outcome:
     seconds = time.monotonic() - job.started
     return replace(outcome, seconds=seconds, peak_bytes=job.peak_bytes, restarts=job.restarts)
+
+
+def _written(outcome: Outcome, run: Path) -> Outcome:
+    """The outcome, on the disk where that has room for it: without, it is told and decides the exit code."""
+    try:
+        outcome.write(run)
+    except OSError as error:
+        if outcome.exit_code == 0:
+            return replace(outcome, exit_code=_code_of(error), message=f"no outcome.json: {error}")
+        sys.stderr.write(f"error: no outcome.json: {error}\n")
+    return outcome
+
+
+def _code_of(error: OSError) -> int:
+    return 14 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 12
 
 
 def _do(job: Job) -> None:

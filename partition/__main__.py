@@ -17,7 +17,7 @@ from pathlib import Path
 
 from partition import remote
 from partition.arguments import parser
-from partition.build import BuildOptions, find_or_build
+from partition.build import find_or_build
 from partition.collect import Limits, collect_local, collect_remote
 from partition.dryrun import as_json, dry_run, lines
 from partition.errors import LMGNNError, UsageError
@@ -26,6 +26,7 @@ from partition.objects import Objects
 from partition.paths import cache_folder, is_url, split_url, store_folder
 from partition.pull import pull
 from partition.quarantine import quarantine_lines
+from partition.request import BuildOptions
 from partition.store import finished, verify
 from partition.tokens import check_trainable
 

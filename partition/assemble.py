@@ -8,13 +8,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from partition import assign, stored
+from partition.candidates import Wanted
 from partition.drift import drift_lines, reuse_info
 from partition.earlier import Earlier
 from partition.errors import DataError
@@ -22,32 +23,17 @@ from partition.journal import Journal, KeptCut
 from partition.keys import content_keys
 from partition.manifest import PartitionManifest
 from partition.quarantine import Quarantine, cap_of, quarantine_stats
+from partition.request import Request
 from partition.retoken import Tokenized, Tokenizer, tokenize_all
 from partition.reuse import Inherited, inherit
 from partition.room import Room, give_back
-from partition.schema import GraphSchema
 from partition.sought import Sought
-from partition.storage import InputFile
 from partition.stored_stats import graph_stats
 from partition.tables import GraphTables, load_tables
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """All that the id is made of, and the files behind it."""
-
-    schema: GraphSchema
-    options: dict[str, Any]
-    files: dict[str, list[InputFile]]
-    inputs: dict[str, str]
-    tokenizer_folder: Path | None
-    tokenizer_key: str
-    """Fingerprint of the tokenizer's files, empty without one."""
-    id: str
-    memory: int
-    """Bytes that each step may take, above Python and its packages."""
+Parents = Callable[[Wanted], Sequence[Earlier]]
+"""Partitions that may be reused for a graph, newest first."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +46,21 @@ class Assembled:
     """Type -> uint64, by row; only types whose tokens are stored."""
     same_as: Earlier | None
     """Partition with the same assignment, whose files may be linked."""
-    moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    """Type -> (id in the parent, id here), int64, by id here; empty without a parent or where ids are its."""
+    moved: Mapping[str, np.ndarray]
+    """Type -> int32, id in the parent by id here, or -1; empty where ids are its, or without a parent."""
     quarantine: Mapping[str, Quarantine]
     """Table -> the rows that are not in the graph."""
 
 
-def assemble(request: Request, earlier: Sequence[Earlier], journal: Journal, say: Say) -> Assembled:
-    """Everything up to the writing; `earlier` partitions, newest first, are what may be reused.
+def assemble(request: Request, parents: Parents, journal: Journal, say: Say) -> Assembled:
+    """Everything up to the writing; `parents` are asked for what may be reused once the tables are read.
 
     The journal's scratch folder is made. It holds the tables and the graph to cut meanwhile, and the stored
     graph's edges until they are written.
     """
     scratch = journal.scratch
     scratch.mkdir()
-    sought, texts = _sought(request, earlier, scratch / "cut", say)
+    sought, texts, earlier = _sought(request, parents, scratch / "cut", say)
     hashes = {name: text.hashes for name, text in texts.items()}
     inherited, numbering, choices, seconds = _numbered(sought, earlier, journal, say)
     give_back()
@@ -139,8 +125,9 @@ def _numbered(
 
 
 def _sought(
-    request: Request, earlier: Sequence[Earlier], scratch: Path, say: Say
-) -> tuple[Sought, Mapping[str, Tokenized]]:
+    request: Request, parents: Parents, scratch: Path, say: Say
+) -> tuple[Sought, Mapping[str, Tokenized], Sequence[Earlier]]:
+    """(the graph to cut, its texts as tokens, what may be reused)."""
     options = request.options
     room = Room(scratch / "tables", request.memory)
     loaded = load_tables(request.schema, request.files, cap=cap_of(options), room=room)
@@ -152,10 +139,10 @@ def _sought(
         loaded, edges, options, tokenizer=request.tokenizer_key, room=Room(scratch, request.memory)
     )
     give_back()
+    sought = Sought(request.schema.name, loaded, edges, {}, options, keys, scratch, request.memory)
+    earlier = parents(sought.wanted)
     texts = _tokenized(request, loaded, keys, earlier, Room(scratch / "tokens", request.memory), say)
-    tokens = {name: text.lists for name, text in texts.items()}
-    name, memory = request.schema.name, request.memory
-    return Sought(name, loaded, edges, tokens, options, keys, scratch, memory), texts
+    return replace(sought, tokens={name: text.lists for name, text in texts.items()}), texts, earlier
 
 
 def _tokenized(
@@ -204,10 +191,5 @@ def _manifest(
     )
 
 
-def _moved(inherited: Inherited, numbering: assign.Numbering) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    moved = {}
-    for name, old in inherited.old.items():
-        by_id = old[numbering.rows[name]]
-        new = np.flatnonzero(by_id >= 0)
-        moved[name] = by_id[new], new
-    return moved
+def _moved(inherited: Inherited, numbering: assign.Numbering) -> dict[str, np.ndarray]:
+    return {name: old[numbering.rows[name]] for name, old in inherited.old.items()}

@@ -5,6 +5,7 @@ Owns the measured needs of the methods. Never cuts.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from partition.memory import size_words
@@ -33,7 +34,11 @@ PROPAGATION = "label-propagation"
 """How clusters of large graphs are made (clusters.py); for hosts and trainers there is no asking for it."""
 _MANY_EDGES = 2_000_000
 """Fewer of them METIS cuts into clusters in three seconds; numba compiles for two."""
-_OTHERS = {"semi-external": Need(0, 0, 36), PROPAGATION: Need(0, 0, 40), "random": Need(0, 0, 8)}
+_OTHERS = {
+    "semi-external": Need(0, 0, 36),
+    PROPAGATION: Need(0, 0, 40, fixed=60_000_000),
+    "random": Need(0, 0, 8),
+}
 _COARSE_EDGES, _LEAST_COARSE_EDGES = 4_000_000, 250_000
 """Edges of semi-external's graph of clusters, which METIS gets: as many, or in steps of halves as memory has
 room for. From 0.95 GB and 24 bytes a node on it is the first, and the same graph is cut alike."""
@@ -79,7 +84,15 @@ def need_of(method: str, *, nodes: int, edges: int, weighted: bool, memory: int,
     if method == "semi-external":
         coarse = min(coarse_edges(memory, nodes=nodes), edges)
         need = max(need, _COARSE_BYTES * coarse + COARSE_NODE_BYTES * nodes)
+    if method == PROPAGATION:
+        need *= side_by_side(nodes=nodes, memory=memory)
     return max(need, _EVEN * nodes if even else 0)
+
+
+def side_by_side(*, nodes: int, memory: int) -> int:
+    """Parts of so many nodes that are cut into clusters at a time, by memory and processors."""
+    need = _OTHERS[PROPAGATION].bytes(nodes=nodes, edges=0, weighted=False)
+    return max(1, min(len(os.sched_getaffinity(0)), memory // need))
 
 
 def choose(asked: str, *, nodes: int, edges: int, weighted: bool, memory: int) -> Choice:

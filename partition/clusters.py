@@ -7,7 +7,6 @@ Shape letters: N nodes, P parts, C clusters.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from partition import propagation
+from partition.choose import side_by_side
 from partition.csr import DiskGraph, contracted, open_graph
 from partition.scans import cluster_scans
 from partition.split import split
@@ -28,9 +28,6 @@ MOST = 1.1
 """What a cluster weighs at most, of the mean asked for: some stay smaller."""
 SMALL = 0.5
 """Of the mean. What is lighter, and has no neighbour with room, is put together with others."""
-FIXED_BYTES = 60_000_000
-"""Of a part that is worked on, besides its nodes: a range of edges that is sorted."""
-NODE_BYTES = 40
 
 
 def cluster_parts(
@@ -50,8 +47,7 @@ def cluster_parts(
             mine = members[starts[index] : starts[index + 1]]
             found[mine] = clusters(open_graph(folders[index]), weights[mine], counts[index], seed)
 
-        need = FIXED_BYTES + NODE_BYTES * int(np.diff(starts).max())
-        workers = max(1, min(len(os.sched_getaffinity(0)), memory // need))
+        workers = side_by_side(nodes=int(np.diff(starts).max()), memory=memory)
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(len(counts))))
     finally:

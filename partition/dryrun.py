@@ -1,26 +1,28 @@
 """`lmgnn partition build --dry-run`: what a build would find, make and take, and why it cannot be.
 
-Owns the words, the JSON and the refusals. Writes nothing, neither in the store nor in the cache.
+Owns the words and the JSON. Writes nothing, neither in the store nor in the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from partition import remote
 from partition import store as stores
-from partition.assemble import Request
-from partition.build import BuildOptions, afresh, request_of
 from partition.csr import MAX_NODES
-from partition.errors import DataError, LMGNNError, UsageError
-from partition.forecast import DISK_FACTOR, Forecast, forecast, free_bytes, no_room, too_little
+from partition.earlier import earlier_partitions
+from partition.errors import DataError, LMGNNError
+from partition.forecast import Forecast, forecast
 from partition.manifest import PartitionManifest
 from partition.memory import machine_bytes, memory_bytes, size_words
 from partition.objects import Objects
+from partition.parents import published, size_of
 from partition.paths import cache_folder, is_url, store_folder
+from partition.refusals import DISK_FACTOR, free_bytes, memory_refusals, no_room
+from partition.request import BuildOptions, Request, afresh, request_of
 
 Say = Callable[[str], None]
 
@@ -64,7 +66,13 @@ def dry_run(
     free, machine = free_bytes(root), machine_bytes()
     if there is not None:
         return DryRun(request.id, place, True, root, None, free, machine, ())
-    told = forecast(request, root, reuse=reuse, try_texts=True)
+    earlier = earlier_partitions(root) if reuse else []
+    elsewhere = []
+    if reuse and objects is not None:
+        elsewhere = published(objects, root, leave_out={e.id for e in earlier}, say=say)
+    told = forecast(request, [*earlier, *elsewhere], try_texts=True)
+    pulled = sum(size_of(e) for e in elsewhere if e.id == told.likely.parent)
+    told = replace(told, pulled_bytes=pulled)
     refusals = tuple(_refusals(request, told, root, free, machine))
     return DryRun(request.id, place, False, root, told, free, machine, refusals)
 
@@ -82,26 +90,9 @@ def _refusals(request: Request, told: Forecast, root: Path, free: int, machine: 
         yield DataError(f"{told.sizes.nodes:,.0f} nodes: at most {MAX_NODES:,} can be cut")
     if not told.sizes.nodes:
         yield DataError(f"{request.schema.name}: the graph has no nodes")
-    over = {phase: size for phase, size in told.memory.items() if size > machine}
-    for phase, size in over.items():
-        hint = _HINTS[phase]
-        if phase == "cut" and request.options["method"] in ("auto", "semi-external"):
-            hint = "lower --memory"
-            if size - max((level.bytes for level in told.levels), default=0) > machine:
-                hint = _HINTS["ingest"]
-        words = f"{phase} needs about {size_words(size)} of memory"
-        yield UsageError(f"{words}, the machine has {size_words(machine)}", hint=hint)
-    if not over and (words := too_little(told, request.memory)):
-        yield UsageError(words, hint=f"raise --memory as far as the machine's {size_words(machine)} go")
+    yield from memory_refusals(request, told, machine)
     if told.peak_disk > free:
         yield no_room(root, f"about {size_words(told.peak_disk)} are", free)
-
-
-_HINTS = {
-    "ingest": "leave relations out by --relations, or take a machine with more memory",
-    "cut": "--method auto takes the one that fits",
-    "writing": "raise --hosts: parts are written one by one",
-}
 
 
 def as_json(run: DryRun) -> dict[str, Any]:
@@ -125,6 +116,7 @@ def as_json(run: DryRun) -> dict[str, Any]:
             "partition": told.disk_bytes,
             "host": round(told.disk_bytes / told.hosts),
             "scratch": max(told.scratch.values()),
+            "pulled": told.pulled_bytes,
             "peak": told.peak_disk,
             "free": run.free,
         },
@@ -177,5 +169,7 @@ def _reuse_lines(told: Forecast) -> Iterator[str]:
     else:
         word = "would be" if found.certain else "may be"
         yield f"the cut of {found.parent} {word} {found.how}: {found.why}"
+        if told.pulled_bytes:
+            yield f"{found.parent} is not here, and would be pulled ({size_words(told.pulled_bytes)})"
     if found.tokens:
         yield f"tokens of {', '.join(sorted(found.tokens))}: what the store has of them is taken"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from partition.arrays import pieces as rows_in_pieces
 from partition.errors import StoreError
 from partition.lookup import pieces, rows_of
 from partition.manifest import MANIFEST_NAME, PartitionManifest
@@ -44,7 +45,7 @@ class Places:
     """Where an earlier partition had the nodes of one type, by their rows in today's tables."""
 
     old: np.ndarray
-    """int64 N, id there; -1 for a node that it does not know."""
+    """int32 N, id there; -1 for a node that it does not know."""
     part: np.ndarray
     """int32 N, -1 likewise."""
     cluster: np.ndarray
@@ -61,7 +62,7 @@ class StoredTokens:
     hashes: np.ndarray
     """uint64, of the texts (retoken.py)."""
     place: np.ndarray
-    """int64 N, id there of today's rows; -1 for a node that it does not know."""
+    """int32 N, id there of today's rows; -1 for a node that it does not know."""
 
 
 def earlier_partitions(store: Path) -> list[Earlier]:
@@ -83,15 +84,13 @@ def places(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMO
     there = _ids(earlier, node_type)
     old = rows_among(ids, there, room)
     offsets = np.asarray(manifest.offsets[node_type], dtype=np.int64)
-    cluster = np.searchsorted(offsets, old, side="right") - 1
-    part = np.searchsorted([0, *accumulate(manifest.clusters)], cluster, side="right") - 1
-    known = old >= 0
-    return Places(
-        old=old,
-        part=np.where(known, part, -1).astype(np.int32),
-        cluster=np.where(known, cluster, -1).astype(np.int32),
-        gone=len(there) - int(known.sum()),
-    )
+    bounds = [0, *accumulate(manifest.clusters)]
+    part, cluster = np.empty(len(old), dtype=np.int32), np.empty(len(old), dtype=np.int32)
+    for mine in rows_in_pieces(0, len(old)):
+        # Below the first id and the first cluster there is place -1, which is right for a node that is new.
+        cluster[mine] = np.searchsorted(offsets, old[mine], side="right") - 1
+        part[mine] = np.searchsorted(bounds, cluster[mine], side="right") - 1
+    return Places(old, part, cluster, gone=len(there) - int((old >= 0).sum()))
 
 
 def read_tokens(earlier: Earlier, node_type: str, ids: pa.Array, room: Room = IN_MEMORY) -> StoredTokens:
@@ -118,10 +117,13 @@ def figures(stats: Mapping[str, Any]) -> dict[str, float]:
 
 
 def rows_among(wanted: pa.Array, known: pa.Array, room: Room = IN_MEMORY) -> np.ndarray:
-    """int64, place of each wanted id among the known ones (each once), -1 where it is none of them."""
-    if wanted.type != known.type:
-        return np.full(len(wanted), -1, dtype=np.int64)
-    return np.concatenate([np.zeros(0, np.int64), *rows_of(known, pieces(wanted), room)])
+    """int32, place of each wanted id among the known ones (each once), -1 where it is none of them."""
+    found, end = np.full(len(wanted), -1, dtype=np.int32), 0
+    if wanted.type == known.type:
+        for rows in rows_of(known, pieces(wanted), room):
+            found[end : end + len(rows)] = rows
+            end += len(rows)
+    return found
 
 
 def _ids(earlier: Earlier, node_type: str) -> pa.Array:

@@ -63,6 +63,10 @@ class StoreError(LMGNNError):
     exit_code = 13
 
 
+class GoneError(StoreError):
+    """Something is not in the store, or not any more."""
+
+
 class FormatError(StoreError):
     """A finished partition is of a format that this code does not read."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from partition.arrays import pieces
 from partition.assign import within_parts
 from partition.csr import DiskGraph
 
@@ -30,7 +31,10 @@ def place_new(
     """
     part, cluster = part.copy(), cluster.copy()
     placed = part >= 0
-    total = np.bincount(part[placed], weights=weights[placed], minlength=parts)
+    total = np.zeros(parts)
+    for mine in pieces(0, len(part)):
+        known = placed[mine]
+        total += np.bincount(part[mine][known], weights=weights[mine][known], minlength=parts)
     within = [_cluster_sizes(cluster[part == p]) for p in range(parts)]
     limit = BALANCE_LIMIT * weights.sum() / parts
     for node in _outwards(graph, np.flatnonzero(~placed), placed):

@@ -5,16 +5,12 @@ Owns what is known beforehand and how far it is trusted. Never reads a table who
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
-from partition.assemble import Request
-from partition.errors import DataError, DiskFullError
+from partition.earlier import Earlier
 from partition.likely import Likely, likely
-from partition.memory import size_words
 from partition.needs import (
     BYTES_A_TOKEN,
     TEXT_SECONDS,
@@ -29,12 +25,10 @@ from partition.needs import (
     seconds_of,
     sizes_of,
 )
+from partition.request import Request
 from partition.survey import TableSurvey, survey
 from partition.tokens import load_tokenizer
 
-DISK_FACTOR = 1.5
-"""The partition's size on disk is within this of what is told, from thousands of nodes on and as far as the
-tables' samples are like the rest (tests/unit/partition/test_partition_dry_run.py)."""
 _TRIED_TEXTS = 500
 """Of a node type."""
 
@@ -65,6 +59,8 @@ class Forecast:
     scratch: Mapping[str, int]
     seconds: Mapping[str, float]
     likely: Likely
+    pulled_bytes: int = 0
+    """Of the files of an earlier partition that is not on this machine."""
 
     @property
     def tables(self) -> tuple[TableSurvey, ...]:
@@ -79,11 +75,12 @@ class Forecast:
     def peak_disk(self) -> int:
         """What has to be free where it is built, less what would be links to an earlier partition's files."""
         new = self.disk_bytes - (self.disk["graph"] + self.disk["ids"] if self.likely.how == "kept" else 0)
-        return max(self.scratch["ingest"], self.scratch["cut"], self.scratch["writing"] + new)
+        scratch = {**self.scratch, "writing": self.scratch["writing"] + new}
+        return self.pulled_bytes + max(scratch.values())
 
 
-def forecast(request: Request, root: Path, *, reuse: bool, try_texts: bool) -> Forecast:
-    """By footers and samples of the tables, and the manifests of the store `root`.
+def forecast(request: Request, earlier: Sequence[Earlier], *, try_texts: bool) -> Forecast:
+    """By footers and samples of the tables, and the manifests of partitions that may be reused, newest first.
 
     With `try_texts` the tokenizer is loaded, which takes seconds. DataError for a table that is missing or
     cannot be read.
@@ -100,7 +97,7 @@ def forecast(request: Request, root: Path, *, reuse: bool, try_texts: bool) -> F
     tokens = _tokens(request, nodes, options, try_texts=try_texts)
     sizes = sizes_of(nodes, relations, sum(t.count for t in tokens.values()), options)
     counts = {table.name: table.rows for table in tables}
-    found = likely(request, counts, root) if reuse else Likely()
+    found = likely(request, counts, earlier)
     levels = () if found.how == "kept" else levels_of(sizes, options)
     new_texts = [t.seconds for name, t in tokens.items() if name not in found.tokens]
     return Forecast(
@@ -116,44 +113,6 @@ def forecast(request: Request, root: Path, *, reuse: bool, try_texts: bool) -> F
         seconds=seconds_of(sizes, levels, sum(new_texts)),
         likely=found,
     )
-
-
-def too_little(told: Forecast, memory: int) -> str:
-    """What is said where a build needs more than `memory` bytes; empty where it does not."""
-    phase, need = max(told.memory.items(), key=lambda item: item[1])
-    words = f"{phase} needs about {size_words(need)} of memory, more than {size_words(memory)}"
-    return words if need > memory else ""
-
-
-def look_at_room(request: Request, root: Path, say: Callable[[str], None], *, reuse: bool) -> None:
-    """DiskFullError where the disk of `root` cannot hold a build however far the forecast is off.
-
-    Too little memory is warned of: a build takes what it needs, and the forecast may be wrong. What is wrong
-    with a table is left to the build, which says it of every one.
-    """
-    try:
-        told = forecast(request, root, reuse=reuse, try_texts=False)
-    except DataError:
-        return
-    if words := too_little(told, request.memory):
-        say(f"warning: {words}")
-    if (least := told.peak_disk / DISK_FACTOR) > (free := free_bytes(root)):
-        raise no_room(root, f"at least {size_words(least)} are", free)
-
-
-def no_room(root: Path, need: str, free: int) -> DiskFullError:
-    return DiskFullError(
-        f"{root}: {need} needed, {size_words(free)} of the disk are free",
-        hint="free some space, or choose another --store (of a store at a URL: another --cache)",
-    )
-
-
-def free_bytes(root: Path) -> int:
-    """Of the disk that a folder is on, or will be."""
-    there = root.absolute()
-    while not there.exists():
-        there = there.parent
-    return shutil.disk_usage(there).free
 
 
 def _tokens(

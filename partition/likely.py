@@ -5,16 +5,15 @@ Owns the guess. Whether it holds is decided by reuse.py, once the tables are rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from partition.assemble import Request
-from partition.earlier import Earlier, earlier_partitions
+from partition.candidates import CUTS_CHEAPLY, NEW_LIMIT
+from partition.earlier import Earlier
 from partition.keys import CUT_OPTIONS, levels, tokenizer_key
 from partition.regroup import CLUSTERS_OF_A_PART
-from partition.reuse import CUTS_CHEAPLY, NEW_LIMIT
+from partition.request import Request
 
 _SAME_EDGES = ("keep_eval_edges", "relations", "bad_rows", "bad_rows_cap")
 """Options that decide which rows of the tables are edges, besides the tables."""
@@ -34,9 +33,8 @@ class Likely:
     """Node types of whose texts some tokens are there."""
 
 
-def likely(request: Request, counts: Mapping[str, int], root: Path) -> Likely:
-    """The best of the partitions under `root`; `counts` are rows of `nodes.TYPE` and `edges.RELATION`."""
-    earlier = earlier_partitions(root)
+def likely(request: Request, counts: Mapping[str, int], earlier: Sequence[Earlier]) -> Likely:
+    """The best of `earlier` partitions, newest first; `counts`: rows of `nodes.TYPE` and `edges.RELATION`."""
     tokens = frozenset(
         node.name
         for node in request.schema.nodes

@@ -37,7 +37,8 @@ _DUCKDB_BYTES = 256 << 20
 """DuckDB gets half of the memory, but not less than this."""
 _ROWS = 1 << 16
 _FULL_BYTES = 64 << 20
-"""With less than this free, DuckDB's failure is put down to a full disk."""
+_FULL_WORDS = ("No space left", "max_temp_directory_size")
+"""With less than this free, or with these words, DuckDB's failure is put down to a full disk."""
 
 
 def rows_of(ids: pa.Array, keys: Iterable[pa.Array], room: Room) -> Iterator[np.ndarray]:
@@ -205,7 +206,9 @@ def _reported(folder: Path, kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        if shutil.disk_usage(folder).free < _FULL_BYTES:
+        # It removes its files before this is asked, and takes nine tenths of what is free for its own limit.
+        full = any(words in str(error) for words in _FULL_WORDS)
+        if full or shutil.disk_usage(folder).free < _FULL_BYTES:
             raise OSError(errno.ENOSPC, "no space left on the device", str(folder)) from error
         problem = str(error).splitlines()[0]
         hint = "look for room on the disk, or give it more with --memory"

@@ -39,19 +39,19 @@ class Trace:
         return self.chain[-1]
 
 
-def write_moved(
-    folder: Path, manifest: PartitionManifest, moved: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> None:
+def write_moved(folder: Path, manifest: PartitionManifest, moved: Mapping[str, np.ndarray]) -> None:
     """`partH/moved/TYPE.parquet`: what id each node of a host has here and had in the parent.
 
-    `moved` is type -> (old, new), int64 each, by new id; nodes that the parent does not know are left out.
+    `moved` is type -> int32, old ids by new ones; nodes that the parent does not know (-1) are left out.
     """
-    for name, (old, new) in moved.items():
+    for name, by_id in moved.items():
         for host in range(manifest.hosts):
-            first, last = np.searchsorted(new, manifest.host_range(name, host))
+            first, last = manifest.host_range(name, host)
+            old = by_id[first:last].astype(np.int64)
+            known = np.flatnonzero(old >= 0)
             path = folder / f"part{host}" / "moved" / f"{name}.parquet"
             path.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.table({"old": old[first:last], "new": new[first:last]}), path)
+            pq.write_table(pa.table({"old": old[known], "new": first + known}), path)
 
 
 def read_moved(folder: str | Path, host: int, node_type: str) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,8 @@ def ids_before(way: Trace, node_type: str, host: int) -> np.ndarray:
         if node_type not in way.before.manifest.offsets:
             first, last = way.now.manifest.host_range(node_type, host)
             return np.full(last - first, -1, dtype=np.int64)
-        return places(way.before, node_type, read_ids(way.now.folder, host, node_type)).old
+        own = read_ids(way.now.folder, host, node_type)
+        return places(way.before, node_type, own).old.astype(np.int64)
     ids = np.arange(*way.now.manifest.host_range(node_type, host), dtype=np.int64)
     for child in way.chain[:-1]:
         ids = ids if child.manifest.reuse.how == "kept" else _in_parent(child, node_type, ids)

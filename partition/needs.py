@@ -29,6 +29,8 @@ class Sizes:
     """With reverses."""
     host_edges: float
     """Of the fullest host, if edges are spread evenly."""
+    host_nodes: float
+    """With those that edges come from, at most."""
     tokens: float
     feature_bytes: float
     """Of nodes and of relations' rows, as float32."""
@@ -44,6 +46,7 @@ class Costs:
     edges: float = 0
     stored_edges: float = 0
     host_edges: float = 0
+    host_nodes: float = 0
     tokens: float = 0
     feature_bytes: float = 0
 
@@ -58,22 +61,26 @@ class Costs:
 RECORD_BYTES = 50
 """Of a record that is sorted (room.py)."""
 MEMORY = {
-    "ingest": 25_000_000,
+    "ingest": 40_000_000,
     # Beside the cut, whose own need, and what is held meanwhile, are choose.py's.
-    "cut": 0,
-    "writing": 60_000_000,
+    "cut": 10_000_000,
+    "writing": 90_000_000,
 }
-"""Pieces of tables, of edges and of parts."""
-WRITING = Costs(nodes=10, host_edges=8)
-# What tables were read into is there until the end: rows of both ends, features, texts, ids.
-_READ = {"edges": 16.0, "nodes": 16.0, "feature_bytes": 1.0, "text_bytes": 1.0}
+"""Pieces of tables, of edges and of parts, and what earlier steps have had that the allocator keeps."""
+WRITING = Costs(nodes=5, host_nodes=30, host_edges=9)
+# What tables were read into: features, texts, ids and rows in their order are there until the end,
+_KEPT = {"nodes": 16.0, "feature_bytes": 1.0, "text_bytes": 1.0}
+# rows of both ends until edges are sorted.
+_READ = {"edges": 16.0, **_KEPT}
 SCRATCH = {
     # One table as it came.
     "ingest": Costs(**_READ, largest_bytes=1),
     # Rows of neighbours, their weights, and both again while they are sorted or a piece of them is cut.
     "cut": Costs(**{**_READ, "edges": 56.0, "nodes": 32.0}),
-    # Sorted edges, a relation of them once more, and one host's.
-    "writing": Costs(**_READ, stored_edges=16, host_edges=18),
+    # Sorted edges, and a relation of them once more.
+    "sorting": Costs(**_READ, stored_edges=16),
+    # The same without that, and one host's, beside the partition.
+    "writing": Costs(**_KEPT, stored_edges=8, host_edges=18),
 }
 SECONDS = {
     "ingest": Costs(edges=0.5e-6, nodes=1.5e-6, text_bytes=5e-9, feature_bytes=4e-9),
@@ -137,13 +144,15 @@ def sizes_of(
     stored = sum(kept[r.table.name] * (2 if r.reversed else 1) for r in relations)
     tables = [*nodes, *(r.table for r in relations)]
     every = [table.rows * table.row_bytes for table in tables]
+    count = sum(table.rows for table in nodes)
     return Sizes(
         largest_bytes=max(every, default=0.0),
         text_bytes=sum(table.rows * table.text_bytes for table in nodes),
-        nodes=sum(table.rows for table in nodes),
+        nodes=count,
         edges=sum(kept.values()),
         stored_edges=stored,
         host_edges=stored / options.hosts,
+        host_nodes=(own := count / options.hosts) + min(count - own, 0.2 * stored / options.hosts),
         tokens=tokens,
         feature_bytes=sum(4.0 * table.features * table.rows for table in tables),
     )

@@ -116,6 +116,14 @@ class Objects:
             return False
         return True
 
+    def info(self, key: str) -> ObjectInfo | None:
+        """What is known of an object; None if it is not there."""
+        try:
+            found = self._call(key, "info")
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(int(found["size"]), _modified(found))
+
     def listing(self, under: str) -> dict[str, ObjectInfo]:
         """Objects below a folder by key, which goes on after it; empty if there are none."""
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from partition.errors import FormatError, StoreError
+from partition.errors import FormatError, GoneError, StoreError
 from partition.manifest import MANIFEST_NAME, FileInfo, PartitionManifest
 from partition.objects import Objects, Say
 from partition.paths import is_id
@@ -53,19 +53,19 @@ def find(objects: Objects, part_id: str) -> Published | None:
         return None
     expected = checksum.decode(errors="replace").strip()
     key = f"{part_id}/{MANIFEST_NAME}.{expected[:16]}"
-    text = objects.read(key)
-    actual = hashlib.sha256(text).hexdigest() if text is not None else "missing"
-    if text is None or actual != expected:
+    if (text := objects.read(key)) is None:
+        raise damaged(objects, part_id, key, "the file is missing", kind=GoneError)
+    if (actual := hashlib.sha256(text).hexdigest()) != expected:
         raise damaged(objects, part_id, key, f"sha256 is {actual}, expected {expected}")
     return Published(PartitionManifest.from_json(text.decode()), text, checksum)
 
 
 def get(objects: Objects, part_id: str) -> Published:
-    """A finished partition; StoreError where there is none."""
+    """A finished partition; GoneError where there is none."""
     published = find(objects, part_id)
     if published is None:
         hint = f"`lmgnn partition ls --store {objects.url}` lists what is there"
-        raise StoreError(f"{objects.name(part_id)}: no finished partition", hint=hint)
+        raise GoneError(f"{objects.name(part_id)}: no finished partition", hint=hint)
     return published
 
 
@@ -81,6 +81,18 @@ def finished(objects: Objects, *, say: Say) -> list[PartitionManifest]:
         if published:
             found.append(published.manifest)
     return found
+
+
+def newest(objects: Objects) -> list[str]:
+    """Ids of all finished partitions, those that were published last first."""
+    published: dict[str, float] = {}
+
+    def look(part_id: str) -> None:
+        if (marker := objects.info(f"{part_id}/{MARKER}")) is not None:
+            published[part_id] = marker.modified
+
+    each(filter(is_id, objects.folders()), look)
+    return sorted(published, key=lambda part_id: (-published[part_id], part_id))
 
 
 def stamp(objects: Objects, part_id: str) -> None:
@@ -142,13 +154,15 @@ def difference(info: FileInfo, size: int, sha256: str) -> str:
     return f"sha256 is {sha256}, expected {info.sha256}" if sha256 != info.sha256 else ""
 
 
-def damaged(objects: Objects, part_id: str, key: str, fault: str) -> StoreError:
+def damaged(
+    objects: Objects, part_id: str, key: str, fault: str, *, kind: type[StoreError] = StoreError
+) -> StoreError:
     hint = f"remove {objects.name(part_id)}/ and build or push the partition again"
-    return StoreError(f"{objects.name(key)}: {fault}", hint=hint)
+    return kind(f"{objects.name(key)}: {fault}", hint=hint)
 
 
 def missing_file(objects: Objects, part_id: str, name: str, info: FileInfo) -> StoreError:
-    return damaged(objects, part_id, key_of(part_id, name, info), "the file is missing")
+    return damaged(objects, part_id, key_of(part_id, name, info), "the file is missing", kind=GoneError)
 
 
 def each(items: Iterable[_Item], step: Callable[[_Item], None]) -> None:

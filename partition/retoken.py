@@ -23,6 +23,7 @@ from partition.earlier import Earlier, read_tokens
 from partition.errors import StoreError
 from partition.manifest import PartitionManifest
 from partition.room import IN_MEMORY, Room
+from partition.storage import disk_is_full
 from partition.tables import GraphTables
 from partition.token_lists import TokenLists, joined
 from partition.tokens import load_tokenizer, tokenize
@@ -134,6 +135,8 @@ def _known(
         try:
             stored = read_tokens(source, name, ids, room)
         except (StoreError, OSError) as error:
+            if disk_is_full(error):  # by what is copied: the tokenizer's would need as much
+                raise
             say(f"{source.id} gives no tokens: {str(error).splitlines()[0]}")
             continue
         rows = stored.place >= 0

@@ -1,6 +1,7 @@
 """What of earlier partitions a new one goes on with: kept as it is, regrouped, or extended by what is new.
 
-Owns when each is right, in this order, and says why. Never writes, and never cuts a graph of nodes.
+Owns the order, and whether nodes are found as manifests promise (candidates.py). Never writes, and never cuts
+a graph of nodes.
 
     kept       the same nodes, edges and settings of the cut: labels, texts or features may differ
     regrouped  the same nodes and edges for other numbers of hosts or trainers
@@ -16,23 +17,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from partition import candidates
 from partition.assign import LevelChoice, within_parts
+from partition.candidates import NEW_LIMIT
 from partition.csr import cut_share
 from partition.earlier import Earlier, Places, places
 from partition.errors import StoreError
 from partition.extend import place_new
-from partition.keys import CUT_OPTIONS, levels
-from partition.regroup import CLUSTERS_OF_A_PART, regroup
+from partition.regroup import regroup
 from partition.sought import Sought
+from partition.storage import disk_is_full
 
 Say = Callable[[str], None]
 
-NEW_LIMIT = 0.10
-"""Share of nodes new or gone since the last cut; beyond, most of what METIS found out is out of date."""
 _ANOTHER_GRAPH = 0.10
 """So much more of the edges cut, and the names are the same but the graph is not."""
-CUTS_CHEAPLY = ("random",)
-"""Methods that cost nothing and whose cuts must stay what they are called."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Inherited:
     cluster: np.ndarray
     """int32 N, within the part."""
     old: Mapping[str, np.ndarray]
-    """Type -> int64, id in the parent of each row, -1 for a node that is new."""
+    """Type -> int32, id in the parent of each row, -1 for a node that is new."""
     new: int = 0
     """Nodes new since the parent."""
     gone: int = 0
@@ -64,12 +63,7 @@ def inherit(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Inherited |
 
 
 def _kept(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[Inherited]:
-    def worth(candidate: Earlier) -> tuple[bool, int]:
-        keys = candidate.manifest.keys
-        return not candidate.manifest.parent, sum(keys.get(k) == v for k, v in sought.keys.items())
-
-    same = [e for e in earlier if e.manifest.keys.get("structure") == sought.keys["structure"]]
-    for parent in sorted(same, key=worth, reverse=True):
+    for parent in candidates.kept(sought.wanted, earlier):
         if (where := _places(parent, sought, say)) is None:
             continue
         part, cluster = _joined(where)
@@ -79,15 +73,10 @@ def _kept(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[Inhe
 
 
 def _regrouped(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[Inherited]:
-    options = sought.options
-    same = [
-        e
-        for e in earlier
-        if e.manifest.keys.get("graph") == sought.keys["graph"] and _same_options(e, sought)
-    ]
-    for parent in sorted(same, key=lambda e: bool(e.manifest.parent)):
+    options, wanted = sought.options, sought.wanted
+    for parent in candidates.regrouped(wanted, earlier):
         clusters = sum(parent.manifest.clusters)
-        if clusters < CLUSTERS_OF_A_PART * sought.parts:
+        if not candidates.enough_clusters(wanted, parent):
             say(
                 f"{parent.id} has {clusters} clusters, too few to make {sought.parts} parts of: not regrouped"
             )
@@ -110,8 +99,8 @@ def _regrouped(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator
 
 
 def _extended(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[Inherited]:
-    for parent in earlier:
-        if not _same_graph(parent, sought) or (where := _places(parent, sought, say)) is None:
+    for parent in candidates.extended(sought.wanted, earlier):
+        if (where := _places(parent, sought, say)) is None:
             continue
         new = sum(int((w.old < 0).sum()) for w in where.values())
         gone = sum(w.gone for w in where.values())
@@ -126,25 +115,6 @@ def _extended(sought: Sought, earlier: Sequence[Earlier], say: Say) -> Iterator[
         say(f"extending {parent.id}: {new:,} nodes new, {gone:,} gone, all others stay in their clusters")
         old = {name: w.old for name, w in where.items()}
         yield Inherited(parent, "extended", part, cluster, old, new, gone)
-
-
-def _same_options(candidate: Earlier, sought: Sought) -> bool:
-    if sought.options["method"] in CUTS_CHEAPLY:
-        return False
-    return all(candidate.manifest.options.get(name) == sought.options[name] for name in CUT_OPTIONS)
-
-
-def _same_graph(candidate: Earlier, sought: Sought) -> bool:
-    """Whether names and settings are those of an earlier state of the graph."""
-    manifest = candidate.manifest
-    return (
-        manifest.schema_name == sought.name
-        and {t.name for t in manifest.node_types} == set(sought.names)
-        and {r.name for r in manifest.relations if not r.is_reverse}
-        == {relation.table.schema.name for relation in sought.edges}
-        and levels(manifest.options) == levels(sought.options)
-        and _same_options(candidate, sought)
-    )
 
 
 def _too_different(parent: Earlier, sought: Sought, new: int, gone: int) -> str | None:
@@ -165,6 +135,8 @@ def _places(parent: Earlier, sought: Sought, say: Say) -> dict[str, Places] | No
         room = sought.room
         return {name: places(parent, name, table.ids, room) for name, table in sought.tables.nodes.items()}
     except (StoreError, OSError) as error:
+        if disk_is_full(error):  # by ids that are being looked up: a fresh cut needs more
+            raise
         say(f"{parent.id} is not reused: {str(error).splitlines()[0]}")
         return None
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from partition import assign, stored
+from partition.candidates import Wanted
 from partition.csr import DiskGraph, build
 from partition.room import Room
 from partition.tables import GraphTables
@@ -39,6 +40,13 @@ class Sought:
     """Folder for the graph to cut and whatever else does not fit in memory."""
     memory: int
     """Bytes that each step may take."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """What manifests of earlier partitions are compared with."""
+        counts = dict(zip(self.names, self.counts, strict=True))
+        relations = frozenset(edge.table.schema.name for edge in self.edges)
+        return Wanted(self.name, self.options, self.keys, counts, relations)
 
     @property
     def room(self) -> Room:

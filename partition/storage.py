@@ -114,13 +114,20 @@ def reading(name: str, *, hint: str = "check the path in graph.toml") -> Iterato
         raise StoreError(f"{name}: cannot be read: {error}") from error
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether something failed because there is no space left, or a quota is used up."""
+    if isinstance(error, DiskFullError):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Report a disk that is full under `path` as DiskFullError and other trouble as StoreError."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise DiskFullError(
                 f"{path}: no space left on the disk", hint="free some space or choose another store"
             ) from error

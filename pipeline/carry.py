@@ -119,7 +119,7 @@ def _by_saved_ids(
         bounds = [0, *accumulate(len(ids) for ids in known)]
         ranges[name] = list(pairwise(bounds))
         # A type that had text or features then has no rows, and so no ids.
-        found = rows_among(own, pa.concat_arrays(known)) if known else np.full(len(own), -1)
+        found = rows_among(own, pa.concat_arrays(known)).astype(np.int64) if known else np.full(len(own), -1)
         old[name] = torch.from_numpy(found)
     return ranges, old
 

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from partition.build import GRAPH_FILE
 from partition.errors import UsageError
 from partition.guess_copies import old_copies, require_copies
 from partition.manifest import PartitionManifest
 from partition.quarantine import quarantine_lines, quarantine_stats
+from partition.request import GRAPH_FILE
 from partition.storage import InputFolder
 from partition.tables import GraphTables, load_tables, table_files
 from pipeline.config import StagePlan, TaskPlan, TrainPlan, load_plan

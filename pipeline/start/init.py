@@ -13,13 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from partition.build import GRAPH_FILE
 from partition.errors import DataError, UsageError
 from partition.guess import GraphGuess, guess_graph
 from partition.guess_copies import require_copies
 from partition.guess_files import survey
 from partition.guess_split import parse_shares, plan_splits
 from partition.guess_toml import graph_toml
+from partition.request import GRAPH_FILE
 from partition.schema import GraphSchema, parse_schema
 from partition.storage import InputFile, InputFolder, reading, writing
 from partition.tables import load_tables, table_files

@@ -9,23 +9,19 @@ import random
 import shutil
 from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from partition_foreseen import command, foreseen, made, told
 from partition_graphs import SMALL, communities, write_graph
 from partition_remotes import files_of, quiet
 from s3_server import FaultyS3
 
-from partition import dryrun, forecast
 from partition.__main__ import main
 from partition.build import BuildOptions, build
-from partition.dryrun import DryRun, dry_run
-from partition.errors import DiskFullError
-from partition.forecast import DISK_FACTOR, Forecast
-from partition.manifest import PartitionManifest
+from partition.refusals import DISK_FACTOR
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -34,30 +30,6 @@ Usage = namedtuple("Usage", "total used free")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough that headers of files count for little."""
     return write_graph(tmp_path_factory.mktemp("large") / "graph", communities(groups=100))
-
-
-def foreseen(
-    folder: Path | str, store: Path | str, *, cache: str = "", reuse: bool = True, **options: Any
-) -> DryRun:
-    memory = options.pop("memory", "")
-    return dry_run(
-        str(folder),
-        BuildOptions(**options),
-        store=str(store),
-        say=quiet,
-        cache=cache,
-        memory=memory,
-        reuse=reuse,
-    )
-
-
-def told(run: DryRun) -> Forecast:
-    assert run.told is not None
-    return run.told
-
-
-def made(folder: Path, store: Path, **options: Any) -> PartitionManifest:
-    return PartitionManifest.load(build(str(folder), BuildOptions(**options), store=str(store), say=quiet))
 
 
 @pytest.mark.parametrize("hosts", [1, 4])
@@ -173,48 +145,6 @@ def test_a_kept_cut_needs_no_room_for_what_is_linked(graph: Path, tmp_path: Path
     assert told(foreseen(graph, tmp_path, tokenizer=tokenizer)).peak_disk < afresh
 
 
-def command(graph: Path, store: Path, *flags: str) -> list[str]:
-    return ["build", str(graph), "--store", str(store), "--dry-run", *flags]
-
-
-CAUSES: Mapping[str, tuple[dict[str, float], list[str], int, str]] = {
-    # Of a graph that is so many times larger.
-    "ingest": ({"ingest": 1e6}, [], 2, "--relations"),
-    "writing": ({"writing": 1e6}, [], 2, "raise --hosts"),
-    "method": ({"cut": 1e7}, ["--hosts", "2", "--method", "metis"], 2, "--method auto"),
-    "cut": ({}, ["--hosts", "2", "--memory", "30KB"], 2, "raise --memory"),
-    "disk": ({"disk": 1e-9}, [], 14, "another --store"),
-}
-
-
-@pytest.mark.parametrize("cause", CAUSES, ids=str)
-def test_what_cannot_fit_is_refused_with_what_would_help(
-    cause: str,
-    graph: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    larger, flags, code, hint = CAUSES[cause]
-    if "disk" in larger:
-        monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: Usage(10**6, 0, 10**5))
-    real = dryrun.forecast
-
-    def grown(*arguments: Any, **options: Any) -> Forecast:
-        found = real(*arguments, **options)
-        return replace(found, memory={k: int(v * larger.get(k, 1)) for k, v in found.memory.items()})
-
-    monkeypatch.setattr(dryrun, "forecast", grown)
-    assert main(command(graph, tmp_path / "store", *flags)) == code
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert hint in errors[0]
-    assert main([*command(graph, tmp_path / "store", *flags), "--json"]) == code
-    line = json.loads(capsys.readouterr().out)
-    assert [f"error: {words}" for words in line["refusals"]] == errors
-    assert not (tmp_path / "store").exists()
-
-
 def test_words_and_json_tell_the_same(
     graph: Path, tmp_path: Path, tokenizer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,16 +159,6 @@ def test_words_and_json_tell_the_same(
     assert f"LM tokens of paper: about {line['tokens']['paper']['tokens']:,} (500 texts tried)" in words
     assert line["disk"]["host"] == pytest.approx(line["disk"]["partition"] / 2, abs=1)
     assert not os.listdir(tmp_path)
-
-
-def test_a_build_that_the_disk_cannot_hold_ends_before_the_tables_are_read(
-    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: Usage(10**6, 0, 10**5))
-    monkeypatch.setattr("partition.build.assemble", None)
-    with pytest.raises(DiskFullError, match=r"at least .* are needed, .* another --store"):
-        made(graph, tmp_path / "store")
-    assert [path.suffix for path in (tmp_path / "store").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])

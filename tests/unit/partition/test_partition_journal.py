@@ -18,7 +18,7 @@ from partition_graphs import communities, write_graph
 from partition_parts import Parts, check_parts, contents
 from test_partition_extend import add_papers
 
-from partition import forecast
+from partition import refusals
 from partition.build import BuildOptions, build
 from partition.errors import DiskFullError
 from partition.journal import Journal
@@ -152,7 +152,7 @@ def test_what_is_done_outlasts_a_disk_without_room(
     store = tmp_path / "store"
     kill_at("after part 0", small_graph, store, tokenizer)
     with monkeypatch.context() as patched:
-        patched.setattr(forecast, "free_bytes", lambda folder: 0)
+        patched.setattr(refusals, "free_bytes", lambda folder: 0)
         with pytest.raises(DiskFullError, match=r"0\.0 KiB of the disk are free"):
             build_on(small_graph, store, tokenizer)
     _, said = build_on(small_graph, store, tokenizer)

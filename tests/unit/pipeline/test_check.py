@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from toy import build_partition, write_graph, write_lm
 
-from partition.build import GRAPH_FILE
 from partition.errors import DataError, UsageError
 from partition.manifest import PartitionManifest
+from partition.request import GRAPH_FILE
 from partition.storage import InputFolder
 from partition.tables import load_tables, table_files
 from pipeline.start.check import main
