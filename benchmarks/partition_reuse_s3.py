@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.update(server.environment())
         server.direct.create_bucket(Bucket=BUCKET)
         rows = [{"change": "first", "afresh": _measured(before, options, "first", work, reuse=False)}]
+        result = {"graph": graph.name, "server": "seaweedfs", "options": options, "rows": rows}
         for change in CHANGES:
             folder = changed(graph, before, change, work)
             wanted = {**options, **change.options}
@@ -79,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reused = _measured(folder, wanted, store, work, reuse=True)
             afresh = _measured(folder, wanted, f"{store}-afresh", work, reuse=False)
             rows.append({"change": change.name, "reused": reused, "afresh": afresh})
-    result = {"graph": graph.name, "server": "seaweedfs", "options": options, "rows": rows}
-    write_json(HERE / "results" / "partition_reuse_s3.json", result)
+            write_json(HERE / "results" / "partition_reuse_s3.json", result)  # what is there stays
     print(json.dumps(result))
     return 0
 
