@@ -25,7 +25,8 @@ _READ_BYTES = 1 << 20
 
 def read_parquet(stream: IO[bytes], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Batches of a few megabytes, out of row groups that are read page by page."""
-    table = pyarrow.parquet.ParquetFile(stream, buffer_size=_READ_BYTES)
+    # What is buffered beforehand is held until the end: the whole file.
+    table = pyarrow.parquet.ParquetFile(stream, buffer_size=_READ_BYTES, pre_buffer=False)
     _check_header(table.schema_arrow.names, columns)
     whole = sum(table.metadata.row_group(group).total_byte_size for group in range(table.num_row_groups))
     rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * table.metadata.num_rows // max(whole, 1)))

@@ -125,7 +125,7 @@ def _file(file: InputFile, name: str, columns: Sequence[str], *, sample: bool) -
 
 def _parquet(file: InputFile, columns: Sequence[str], sample: bool) -> _Look:
     with file.open() as stream:
-        table = pq.ParquetFile(stream)
+        table = pq.ParquetFile(stream, pre_buffer=False)  # else a sample costs a whole row group
         header = table.schema_arrow.names
         for column in columns:
             if column not in header:

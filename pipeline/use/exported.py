@@ -95,7 +95,7 @@ class Exported:
             raise UsageError(f"{self.folder} holds no {folder}", hint=hint)
         for path in files:
             try:
-                file = pq.ParquetFile(path)
+                file = pq.ParquetFile(path, pre_buffer=False)  # else it is held whole
                 yield file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
                 for batch in file.iter_batches(_ROWS, columns=columns):
                     yield pa.Table.from_batches([batch])
