@@ -96,6 +96,10 @@ class Objects:
             options = {"chunksize": max(_PART, -(-size // _MOST_PARTS)), "max_concurrency": 4}
         self._call(key, "put_file", sent=str(path), more_s=size / self._patience.slowest, **options)
 
+    def copy(self, source: str, key: str, size: int) -> None:
+        """Make an object of another one, of `size` bytes, in the store; FileNotFoundError if it is gone."""
+        self._call(source, "cp_file", self._path(key), more_s=size / self._patience.slowest)
+
     def write(self, key: str, data: bytes) -> None:
         """Write a small object, over what is there."""
         self._call(key, "pipe_file", data)

@@ -7,9 +7,10 @@ is created last and only if absent, and makes the partition exist. `ID/used` is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,8 @@ def stamp(objects: Objects, part_id: str) -> None:
 def push(objects: Objects, folder: Path, *, say: Say) -> Published:
     """Send a finished partition; what is published afterwards, which somebody faster may have been.
 
-    Files whose objects are there are not sent again, so a killed push goes on.
+    Files whose objects are there are not sent again, so a killed push goes on; those that its parent has as
+    well are copied within the store.
     """
     manifest = checked_manifest(folder)
     part_id = manifest.id
@@ -111,10 +113,11 @@ def push(objects: Objects, folder: Path, *, say: Say) -> Published:
         return published
     stamp(objects, part_id)
     say(f"sending partition {part_id} to {objects.url}")
+    elsewhere = _elsewhere(objects, manifest)
     for _ in range(2):  # the second time for what `gc` removed in between
         if not (missing := _missing(objects, manifest)):
             break
-        each(missing, lambda name: _send(objects, folder, part_id, name, manifest.files[name]))
+        each(missing, lambda name: _send(objects, folder, part_id, name, manifest.files[name], elsewhere))
     else:
         if missing := _missing(objects, manifest):
             raise StoreError(f"{objects.name(part_id)}: {missing[0]} is gone after it was sent")
@@ -189,6 +192,30 @@ def _missing(objects: Objects, manifest: PartitionManifest) -> list[str]:
     ]
 
 
-def _send(objects: Objects, folder: Path, part_id: str, name: str, info: FileInfo) -> None:
+def _elsewhere(objects: Objects, manifest: PartitionManifest) -> dict[tuple[str, int], str]:
+    """(sha256, size) of the files that a partition's parent has -> their keys; empty without a parent."""
+    try:
+        parent = find(objects, manifest.parent) if manifest.parent else None
+    except StoreError:
+        return {}  # a damaged one; whoever asks for it is told
+    if parent is None:
+        return {}
+    files = parent.manifest.files.items()
+    return {(info.sha256, info.size): key_of(manifest.parent, name, info) for name, info in files}
+
+
+def _send(
+    objects: Objects,
+    folder: Path,
+    part_id: str,
+    name: str,
+    info: FileInfo,
+    elsewhere: Mapping[tuple[str, int], str],
+) -> None:
     check_file(folder / name, info, checksums=True)
-    objects.put(key_of(part_id, name, info), folder / name)
+    key = key_of(part_id, name, info)
+    if (source := elsewhere.get((info.sha256, info.size))) is not None:
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            objects.copy(source, key, info.size)
+            return
+    objects.put(key, folder / name)

@@ -12,11 +12,14 @@ from partition_parts import contents
 from partition_remotes import objects_at, quiet
 from s3_server import FaultyS3
 
+from partition import build
 from partition.build import BuildOptions, find_or_build
 from partition.errors import StoreError
 from partition.manifest import PartitionManifest
+from partition.objects import Objects
 from partition.parents import published
 from partition.pull import pull
+from partition.remote import verify
 from partition.storage import locked
 
 OPTIONS: dict[str, Any] = {"hosts": 2, "trainers": 2, "cluster_size": 10, "max_length": 8}
@@ -85,6 +88,30 @@ def test_the_second_machine_makes_what_the_first_does(
     assert (second.cache / parent / "manifest.json").is_file()
     assert second.says(f"{parent} of {second.store} has the same nodes")
     assert not first.says("comes first")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_files_that_the_parent_has_are_copied_within_the_store(
+    gone: bool, first: Machine, s3: FaultyS3, bucket: str, relabelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for one that is gone there."""
+    parent, sent = PartitionManifest.load(first.cache / only(first.cache)), []
+    if gone:
+        (key,) = [key for key in s3.keys(bucket) if f"{parent.id}/part1/graph.dgl" in key]
+        s3.direct.delete_object(Bucket=bucket, Key=key)
+
+    class Recorded(Objects):
+        def put(self, key: str, path: Path) -> None:
+            sent.append(key.partition("/")[2].rpartition(".")[0])
+            super().put(key, path)
+
+    monkeypatch.setattr(build, "Objects", Recorded)
+    made = PartitionManifest.load(first.builds(relabelled))
+    known = {info.sha256 for info in parent.files.values()}
+    new = {name for name, info in made.files.items() if info.sha256 not in known}
+    assert set(sent) == {*new, "manifest.json", *(["part1/graph.dgl"] if gone else [])}
+    assert "part0/graph.dgl" not in new
+    assert verify(objects_at(first.store), made.id).files == made.files
 
 
 def test_new_nodes_join_a_partition_of_the_store(first: Machine, second: Machine, tmp_path: Path) -> None:
