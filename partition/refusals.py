@@ -18,7 +18,7 @@ from partition.request import Request
 DISK_FACTOR = 1.5
 """The partition's size on disk, and the most that a build takes there, are within this of what is told, from
 thousands of nodes on and as far as the tables' samples are like the rest,"""
-MEMORY_FACTOR = 2.0
+MEMORY_FACTOR = 2.5
 """and the most that it takes of memory is within this (tests/unit/partition/test_partition_forecast.py)."""
 _HINTS = {
     "ingest": "leave relations out by --relations, or take a machine with more memory",
