@@ -61,24 +61,24 @@ class _Peaks:
         self.total = max(self.total, sizes["VmRSS"])
         return held
 
-    def watch(self, pid: int, folder: Path, disk_sample_s: float) -> None:
+    def watch(self, pid: int, folder: Path) -> None:
         last = 0.0
         while not self.done.wait(_SAMPLE_S):
             self.sample(pid)
-            if time.monotonic() - last > disk_sample_s:
+            if time.monotonic() - last > _DISK_SAMPLE_S:
                 last = time.monotonic()
                 self.disk = max(self.disk, size_of(folder))
 
 
-def watched(command: Sequence[str], folder: Path, *, disk_sample_s: float = _DISK_SAMPLE_S) -> Watched:
-    """Run a job; SystemExit if it fails. `folder` may be missing; its size is looked at every so often."""
+def watched(command: Sequence[str], folder: Path) -> Watched:
+    """Run a job; SystemExit if it fails. `folder` may be missing; its size is looked at every second."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     while process.stdout.readline() not in ("ready\n", ""):
         pass  # what libraries say while they are imported
     before, peaks = _Peaks().sample(process.pid), _Peaks()
-    watcher = threading.Thread(target=peaks.watch, args=(process.pid, folder, disk_sample_s))
+    watcher = threading.Thread(target=peaks.watch, args=(process.pid, folder))
     watcher.start()
     start = time.monotonic()
     print("go", file=process.stdin, flush=True)

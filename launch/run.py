@@ -6,7 +6,6 @@ Owns the order of things and outcome.json. Never touches a process itself: that 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -30,6 +29,7 @@ from launch.summary import show_results
 from launch.watch import STATE_FILE, STEPS_FILE, Interrupts, Watched, write_state
 from partition.errors import LMGNNError, UsageError
 from partition.paths import is_url
+from partition.storage import disk_is_full
 from partition.usage import in_use
 from pipeline.config import TrainPlan, load_plan
 
@@ -164,7 +164,7 @@ def _written(outcome: Outcome, run: Path) -> Outcome:
 
 
 def _code_of(error: OSError) -> int:
-    return 14 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 12
+    return 14 if disk_is_full(error) else 12
 
 
 def _do(job: Job) -> None:
